@@ -1,0 +1,1 @@
+"""tq: a distributed task queue with its own durable broker."""
