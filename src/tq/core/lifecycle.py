@@ -1,0 +1,86 @@
+"""The life of a task: its states, and the only ways from one to the next.
+
+The engine asks `after` for every change of state, and docs/lifecycle.md is drawn
+from the same table.  Invariant: a terminal state is left only by a redrive, which
+starts a new generation of the task.
+"""
+
+from enum import Enum
+
+
+class TaskState(Enum):
+    """Where a task is."""
+
+    SCHEDULED = "scheduled"
+    """Not yet due: it waits for its retry."""
+    READY = "ready"
+    """In its queue, for the next worker with room."""
+    RUNNING = "running"
+    """Delivered to a worker under a lease; a started mark tells what really runs."""
+    COMPLETED = "completed"
+    """The handler returned; the result is kept for the task's ``result_ttl_ms``."""
+    DEAD = "dead"
+    """In the dead letter, with a reason, until redriven, purged or past retention."""
+    CANCELLED = "cancelled"
+    """Withdrawn before it was delivered."""
+
+
+class Step(Enum):
+    """What happens to a task."""
+
+    ENQUEUE = "enqueue"
+    DELIVER = "deliver"
+    RELEASE = "release"
+    LOSE = "lose"
+    COMPLETE = "complete"
+    RETRY = "retry"
+    DUE = "due"
+    BURY = "give up"
+    CANCEL = "cancel"
+    REDRIVE = "redrive"
+
+
+TERMINAL = frozenset({TaskState.COMPLETED, TaskState.DEAD, TaskState.CANCELLED})
+
+TRANSITIONS: dict[tuple[TaskState | None, Step], TaskState] = {
+    (None, Step.ENQUEUE): TaskState.READY,
+    (TaskState.READY, Step.DELIVER): TaskState.RUNNING,
+    (TaskState.READY, Step.CANCEL): TaskState.CANCELLED,
+    (TaskState.RUNNING, Step.RELEASE): TaskState.READY,
+    (TaskState.RUNNING, Step.LOSE): TaskState.READY,
+    (TaskState.RUNNING, Step.COMPLETE): TaskState.COMPLETED,
+    (TaskState.RUNNING, Step.RETRY): TaskState.SCHEDULED,
+    (TaskState.RUNNING, Step.BURY): TaskState.DEAD,
+    (TaskState.SCHEDULED, Step.DUE): TaskState.READY,
+    (TaskState.SCHEDULED, Step.CANCEL): TaskState.CANCELLED,
+    (TaskState.DEAD, Step.REDRIVE): TaskState.READY,
+}
+
+
+class DeadReason(Enum):
+    """Why a task is in the dead letter."""
+
+    ATTEMPTS = "attempts"
+    """The handler failed ``max_attempts`` times."""
+    REJECTED = "rejected"
+    """The handler, or its worker, said that trying again is of no use."""
+    LOSSES = "losses"
+    """Its worker died or went silent ``max_losses`` times while running it alone."""
+
+
+def after(state: TaskState | None, step: Step) -> TaskState:
+    """Return the state that *step* leads to from *state* (None: the task does not exist yet).
+
+    Raises:
+        KeyError: The table has no such way; asking for one is a bug of the caller.
+    """
+    return TRANSITIONS[state, step]
+
+
+def diagram() -> str:
+    """Return the table as a Mermaid state diagram (docs/lifecycle.md holds exactly this)."""
+    lines = ["stateDiagram-v2"]
+    for (state, step), target in TRANSITIONS.items():
+        lines.append(f"    {state.value if state else '[*]'} --> {target.value}: {step.value}")
+    lines += [f"    {state.value} --> [*]: retention" for state in TaskState if state in TERMINAL]
+    return "\n".join(lines)

@@ -1,0 +1,48 @@
+"""Queues: their names, and what the broker tells about them.
+
+A queue exists from its first task or its first worker on.
+"""
+
+import re
+
+import msgspec
+
+DEFAULT_QUEUE = "default"
+QUEUE_NAME_LENGTH_MAX = 128
+# The braces are for the placement group: the part of the name that a cluster keeps on one machine.
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/{}-]*\Z")
+
+
+def check_queue_name(name: str) -> None:
+    """Raise ValueError unless *name* can name a queue: 1-128 letters, digits and ``_ . : / { } -``."""
+    if len(name) > QUEUE_NAME_LENGTH_MAX or not _QUEUE_NAME.match(name):
+        raise ValueError(
+            f"a queue name has 1 to {QUEUE_NAME_LENGTH_MAX} letters, digits and _ . : / {{ }} -, "
+            f"and starts with a letter, digit or _; got {name[:140]!r}"
+        )
+
+
+class QueueView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the broker tells about one queue: what it holds now, and totals since it exists.
+
+    ``workers`` counts the live workers that serve it; ``oldest_ready_at`` is the enqueue
+    time of the first task of its most urgent flow, or None when nothing is ready.
+    """
+
+    name: str
+    paused: bool
+    ready: int
+    running: int
+    scheduled: int
+    dead: int
+    workers: int
+    enqueued_total: int
+    completed_total: int
+    failed_total: int
+    lost_total: int
+    dead_total: int
+    cancelled_total: int
+    purged_total: int
+    purging: bool = False
+    ready_by_priority: dict[int, int] | None = None
+    names_unserved: list[str] | None = None

@@ -1,0 +1,198 @@
+"""Tasks: what a client asks for, and the record that the queue keeps and delivers.
+
+A frame of tasks names each distinct `TaskSpec` once; the broker validates it once and
+stores it with every task.  Invariant: the payload is opaque to everything between the
+code that calls and the handler that is called.
+
+Encodings are MessagePack arrays: a field may be added at the end, with a default, and
+never removed or moved (https://jcristharif.com/msgspec/schema-evolution.html).
+"""
+
+from typing import Any, Self
+
+import msgspec
+
+from tq.core.ids import TaskId
+from tq.core.lifecycle import TaskState
+from tq.core.outcome import TaskFailure
+from tq.core.priority import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, Priority, parse_priority
+from tq.core.queue import DEFAULT_QUEUE, check_queue_name
+from tq.core.retry import RetryPolicy
+from tq.core.times import DAY, HOUR, Timestamp, milliseconds
+
+RECORD_FORMAT = 1
+PAYLOAD_BYTES_DEFAULT_MAX = 256 * 1024
+PAYLOAD_BYTES_LIMIT = 512 * 1024
+NAME_LENGTH_MAX = 255
+TIMEOUT_MS_MAX = 30 * DAY
+RESULT_TTL_MS_MAX = 30 * DAY
+LOSSES_LIMIT = 100
+
+
+class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Everything about a task but its identity and its payload.
+
+    ``timeout_ms``: how long one attempt may run.  ``result_ttl_ms``: how long the
+    result is kept; 0 keeps none.  ``max_losses``: how often a worker may die while
+    running it before it is dead.  ``codec``: how the payload and the result are encoded.
+    """
+
+    name: str
+    queue: str = DEFAULT_QUEUE
+    priority: int = PRIORITY_DEFAULT
+    timeout_ms: int = HOUR
+    result_ttl_ms: int = HOUR
+    retry: RetryPolicy = RetryPolicy()
+    max_losses: int = 3
+    codec: str = "msgpack"
+
+    def check(self) -> None:
+        """Raise ValueError, naming the field and the limit, if the spec cannot be honoured.
+
+        The bounds of the retry policy are checked when it is built or decoded.
+        """
+        if not 0 < len(self.name) <= NAME_LENGTH_MAX:
+            raise ValueError(f"a task name has 1 to {NAME_LENGTH_MAX} characters; got {len(self.name)}")
+        check_queue_name(self.queue)
+        for field, value, low, high in (
+            ("priority", self.priority, PRIORITY_MIN, PRIORITY_MAX),
+            ("timeout_ms", self.timeout_ms, 1, TIMEOUT_MS_MAX),
+            ("result_ttl_ms", self.result_ttl_ms, 0, RESULT_TTL_MS_MAX),
+            ("max_losses", self.max_losses, 1, LOSSES_LIMIT),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"task {self.name!r}: {field} must be {low} to {high}; got {value}")
+        if self.codec not in CODECS:
+            raise ValueError(
+                f"task {self.name!r}: codec must be one of {', '.join(CODECS)}; got {self.codec!r}"
+            )
+
+
+CODECS = ("msgpack", "json")
+
+
+class Task(msgspec.Struct, frozen=True, gc=False):
+    """A task to enqueue: its spec and its payload; the id is given to it when it is sent if it has none.
+
+    The payload encodes ``[args, kwargs]`` by ``spec.codec``.
+    """
+
+    spec: TaskSpec
+    payload: bytes
+    id: TaskId | None = None
+
+    @classmethod
+    def build(cls, name: str) -> "TaskBuilder":
+        """Start a task by the name of its handler: ``Task.build("mail.send").args("a@b.c").priority("high").task()``."""
+        return TaskBuilder(TaskSpec(name))
+
+
+class TaskBuilder:
+    """Collects the parts of a `Task`; each call returns the builder, `task` returns the task.
+
+    Raises:
+        ValueError: From each call: the value is out of its bounds.
+    """
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self._spec = spec
+        self._args: tuple[object, ...] = ()
+        self._kwargs: dict[str, object] = {}
+        self._id: TaskId | None = None
+
+    def _with(self, **changes: object) -> Self:
+        spec = msgspec.structs.replace(self._spec, **changes)
+        spec.check()
+        self._spec = spec
+        return self
+
+    def args(self, *args: object, **kwargs: object) -> Self:
+        """Set the arguments of the call."""
+        self._args, self._kwargs = args, kwargs
+        return self
+
+    def queue(self, name: str) -> Self:
+        """Send it to queue *name* (default: ``default``)."""
+        return self._with(queue=name)
+
+    def priority(self, priority: int | str) -> Self:
+        """Set the priority: 0-255, or ``low``, ``normal``, ``high``."""
+        return self._with(priority=parse_priority(priority))
+
+    def timeout(self, seconds: float) -> Self:
+        """Set how long one attempt may run."""
+        return self._with(timeout_ms=milliseconds(seconds))
+
+    def keep_result(self, seconds: float) -> Self:
+        """Set how long the result is kept; 0 keeps none."""
+        return self._with(result_ttl_ms=milliseconds(seconds))
+
+    def retry(self, policy: RetryPolicy) -> Self:
+        """Set the retry policy."""
+        return self._with(retry=policy)
+
+    def id(self, task_id: TaskId) -> Self:
+        """Set the id, which must be a UUIDv7 that no other task has."""
+        self._id = task_id
+        return self
+
+    def task(self) -> Task:
+        """Return the task, its arguments encoded as MessagePack.
+
+        Raises:
+            TypeError: An argument cannot be encoded.
+        """
+        self._spec.check()
+        return Task(self._spec, msgspec.msgpack.encode((self._args, self._kwargs)), self._id)
+
+
+class TaskRecord(msgspec.Struct, array_like=True, gc=False):
+    """A task as the broker stores it and as a worker receives it.
+
+    ``generation`` grows with each redrive; ``attempts`` counts failures of the handler
+    and ``losses`` deaths of its worker, both in this generation.
+    """
+
+    format: int
+    id: bytes
+    spec: TaskSpec
+    payload: bytes
+    enqueued_at: int
+    generation: int = 1
+    attempts: int = 0
+    losses: int = 0
+    last_failure: TaskFailure | None = None
+
+
+class TaskView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the broker tells about one task.
+
+    ``started`` is true when the worker has said that the handler runs; ``due_at`` is
+    set for a scheduled task, ``worker`` for a running one.
+    """
+
+    id: bytes
+    name: str
+    queue: str
+    state: TaskState
+    priority: Priority | None = None
+    enqueued_at: Timestamp | None = None
+    due_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
+    generation: int = 1
+    attempts: int = 0
+    losses: int = 0
+    max_attempts: int | None = None
+    timeout_ms: int | None = None
+    payload_bytes: int | None = None
+    worker: str | None = None
+    started: bool = False
+    reason: str | None = None
+    failure: TaskFailure | None = None
+    result: bytes | None = None
+    codec: str = "msgpack"
+
+
+def encode_call(*args: Any, **kwargs: Any) -> bytes:
+    """Return the MessagePack payload of a call (a convenience for tests and small programs)."""
+    return msgspec.msgpack.encode((args, kwargs))

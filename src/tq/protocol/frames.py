@@ -1,0 +1,77 @@
+"""Frames: a header of ten bytes, then the body.
+
+    length of the body  u32 | message number  u8 | flags  u8 | correlation id  u32     (big-endian)
+
+Flags are 0 in this version; a receiver refuses others.  Invariant: a `FrameReader` holds
+at most one incomplete frame, and refuses a too long one from its header alone.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tq.core.errors import RemoteProtocolError
+
+HEADER = struct.Struct(">IBBI")
+HEADER_BYTES = HEADER.size
+FRAME_BYTES_MAX = 1024 * 1024
+CORRELATION_MAX = 0xFFFF_FFFF
+
+
+class Frame(NamedTuple):
+    """One frame: its message number, correlation id and encoded body."""
+
+    kind: int
+    correlation: int
+    body: bytes
+
+
+class FrameTooLong(RemoteProtocolError):
+    """A header announced more than this side reads."""
+
+
+def encode_frame(kind: int, correlation: int, body: bytes) -> bytes:
+    """Return the frame as bytes; the caller keeps the body within the peer's limit."""
+    return HEADER.pack(len(body), kind, 0, correlation) + body
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames.
+
+    ``body_bytes_max`` bounds the body of one frame.
+    """
+
+    def __init__(self, body_bytes_max: int = FRAME_BYTES_MAX) -> None:
+        self.body_bytes_max = body_bytes_max
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yield the frames that *data* completes, in order; consume the iterator whole.
+
+        Raises:
+            FrameTooLong: A header announces a body over the limit.
+            RemoteProtocolError: A header has flags that this version does not know.
+        """
+        # Most reads bring whole frames: then nothing is copied into the buffer.
+        if self._buffer:
+            self._buffer += data
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        start, end = 0, len(data)
+        while end - start >= HEADER_BYTES:
+            length, kind, flags, correlation = HEADER.unpack_from(data, start)
+            if length > self.body_bytes_max:
+                raise FrameTooLong(f"a frame of {length} bytes; the limit is {self.body_bytes_max}")
+            if flags:
+                raise RemoteProtocolError(f"frame flags {flags:#04x}; this version knows none")
+            after = start + HEADER_BYTES + length
+            if after > end:
+                break
+            yield Frame(kind, correlation, data[start + HEADER_BYTES : after])
+            start = after
+        self._buffer += data[start:]
+
+    @property
+    def pending_bytes(self) -> int:
+        """How much of an incomplete frame is held."""
+        return len(self._buffer)
