@@ -1,0 +1,45 @@
+"""The public names are locked: adding or removing one is a decision, made here as well.
+
+A package is public by having an `__all__`. The lists are sorted as ruff sorts `__all__`.
+"""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+import pytest
+
+import tq
+
+PUBLIC: dict[str, list[str]] = {
+    "tq": [
+        "__version__",
+    ],
+}
+
+
+def packages() -> dict[str, ModuleType]:
+    inside = [m.name for m in pkgutil.walk_packages(tq.__path__, "tq.") if m.ispkg]
+    return {name: importlib.import_module(name) for name in ["tq", *inside]}
+
+
+def test_the_public_packages_are_the_listed_ones() -> None:
+    public = {name for name, package in packages().items() if hasattr(package, "__all__")}
+
+    assert public == set(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_package_exports_the_listed_names(name: str) -> None:
+    exported = importlib.import_module(name).__all__
+
+    assert sorted(exported) == sorted(PUBLIC[name])
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_exported_name_is_there(name: str) -> None:
+    package = importlib.import_module(name)
+
+    missing = [exported for exported in PUBLIC[name] if not hasattr(package, exported)]
+
+    assert not missing
