@@ -8,14 +8,14 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 
 from tq import __version__
-from tq.bin.settings import DEFAULT, Loaded, Setting, config_file, load, settings_of
+from tq.bin.declaration import Setting, settings_of
+from tq.bin.settings import Loaded, config_file, effective, load
 from tq.core.errors import ConfigError
 
 EXIT_USAGE = 2
@@ -45,34 +45,69 @@ def program(
 
     *details* adds to the help of single settings, by name, what the declaration cannot know.
     """
-    section = name.removeprefix("tq-")
-    app = cli(name, purpose, f"{_PRECEDENCE.format(section=section)}\n\nExamples:\n\n{examples}")
+    app = _cli(name, purpose, examples)
+    app.default(_command(name, struct, lambda loaded, _words: run(loaded), details or {}))
+    return app
 
-    def command(**flags: Any) -> int:  # noqa: ANN401 - the signature below says more than this one could.
+
+def program_of_commands(
+    name: str,
+    struct: type[S],
+    run: Callable[[App, Loaded[S], tuple[str, ...]], int],
+    *,
+    purpose: str,
+    examples: str,
+) -> App:
+    """Return the command line of a program of many commands, which takes its settings before or after each.
+
+    *run* gets the returned app, which is where the commands are added, and the words that are not settings.
+    """
+    app = _cli(name, purpose, examples)
+    words = inspect.Parameter(
+        "words",
+        inspect.Parameter.VAR_POSITIONAL,
+        annotation=Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    )
+    app.meta.default(_command(name, struct, lambda loaded, words: run(app, loaded, words), {}, words))
+    return app
+
+
+def _command(
+    name: str,
+    struct: type[S],
+    run: Callable[[Loaded[S], tuple[str, ...]], int],
+    details: Mapping[str, str],
+    *more: inspect.Parameter,
+) -> Callable[..., int]:
+    """Return a function that cyclopts can call: its signature has a parameter for each setting."""
+    section = name.removeprefix("tq-")
+
+    def command(*words: Any, **flags: Any) -> int:  # noqa: ANN401 - the signature below says more than this one.
         print_config = flags.pop("print_config", False)
         file = config_file(flags.pop("config", None), os.environ)
+        # Of a flag that was not given, cyclopts passes nothing on.
         loaded = load(section, struct, flags, os.environ, file)
         if print_config:
             print(effective(section, loaded))
             return 0
-        return run(loaded)
+        return run(loaded, words)
 
-    # cyclopts reads what to accept from a function's signature, and passes on only what was given.
+    # cyclopts prefers annotations to the signature where there are both.
     command.__annotations__.clear()
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [*parameters(struct, details or {}), *_own_parameters()]
+        [*more, *parameters(struct, details), *_own_parameters()]
     )
-    app.default(command)
-    return app
+    return command
 
 
-def cli(name: str, purpose: str, epilogue: str) -> App:
+def _cli(name: str, purpose: str, examples: str) -> App:
     """Return an empty command line in the product's manner: errors are raised, never printed in a box."""
+    precedence = _PRECEDENCE.format(section=name.removeprefix("tq-"))
     app = App(
         name=name,
         help=purpose,
         help_format="plaintext",
-        help_epilogue=epilogue,
+        help_epilogue=f"{precedence}\n\nExamples:\n\n{examples}",
         version=f"{name} {__version__}",
         exit_on_error=False,
         print_error=False,
@@ -145,34 +180,16 @@ def _as_text(_kind: object, tokens: Sequence[Token]) -> str:
 
 
 def _help(setting: Setting, detail: str) -> str:
-    bounds = f"{setting.spell(setting.low)} to {setting.spell(setting.high)}" if setting.kind is int else ""
     default = setting.spell(setting.default)
-    marks = [f"[{bounds}]" if bounds else "", f"[default: {default}]" if default else ""]
+    marks = [f"[{setting.limits}]" if setting.limits else "", f"[default: {default}]" if default else ""]
     return " ".join(filter(None, [setting.help, detail, *marks]))
-
-
-def effective(section: str, loaded: Loaded[S]) -> str:
-    """Return the settings in effect as a settings file, each with its source behind it."""
-    import yaml  # noqa: PLC0415 - needed for this alone.
-
-    lines = [f"{section}:"]
-    for setting in settings_of(type(loaded.settings)).values():
-        value = getattr(loaded.settings, setting.name)
-        # Text goes through YAML, which knows when it needs quotes; a number with its unit is none of YAML's.
-        plain = str(value) if setting.kind is Path else value
-        is_spelled = isinstance(value, int)
-        line = (
-            f"{setting.name}: {setting.spell(value)}" if is_spelled else yaml.safe_dump({setting.name: plain})
-        )
-        source = loaded.sources[setting.name]
-        lines.append(f"  {line.rstrip()}  # {source if source == DEFAULT else f'from {source}'}")
-    return "\n".join(lines)
 
 
 def start(app: App, arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: this process's) and return the exit code; say what is wrong with it."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(list(sys.argv[1:] if arguments is None else arguments))
+        code = app(given)
     except (ConfigError, CycloptsError) as error:
         name = app.name[0]
         print(f"{name}: {error}\nTry `{name} --help`.", file=sys.stderr)
