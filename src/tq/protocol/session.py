@@ -138,7 +138,7 @@ class ClientSession:
             raise LocalProtocolError(f"{number.name} is a request: its answer must be waited for")
         return self._encode(message, 0)
 
-    def receive(self, data: bytes) -> list[SessionEvent]:
+    def receive(self, data: bytes | bytearray | memoryview) -> list[SessionEvent]:
         """Return what *data* brought, in order; nothing after a `Dismissed`."""
         events: list[SessionEvent] = []
         if self._is_over():
