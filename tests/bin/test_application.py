@@ -99,9 +99,7 @@ def test_a_module_that_ends_the_program_does_not(folder: Path) -> None:
 
 
 def test_a_missing_name_suggests_an_app_that_is_there(folder: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"'queue' in the module 'things' is missing; did you mean things:app\?"
-    ):
+    with pytest.raises(ConfigError, match=r"'queue' in the module 'things' is missing; did you mean things:app\?"):
         find_app("things:queue", Thing, folder)
 
 

@@ -34,9 +34,7 @@ SAMPLE = settings_of(Sample)
 def test_a_field_is_a_setting() -> None:
     assert list(SAMPLE) == ["must", "wait_ms", "level", "slots", "folder", "name", "loud"]
     assert SAMPLE["must"] == Setting("must", "First", "Must.", "-m", True, None, str, (), 0, 0)
-    assert SAMPLE["wait_ms"] == Setting(
-        "wait_ms", GROUP_DEFAULT, "Wait.", None, False, 1_000, int, (), 0, 60_000
-    )
+    assert SAMPLE["wait_ms"] == Setting("wait_ms", GROUP_DEFAULT, "Wait.", None, False, 1_000, int, (), 0, 60_000)
     assert (SAMPLE["level"].kind, SAMPLE["level"].words) == (str, ("low", "high"))
     assert (SAMPLE["slots"].kind, SAMPLE["slots"].words, SAMPLE["slots"].high) == (int, ("auto",), 9)
     assert (SAMPLE["folder"].kind, SAMPLE["name"].kind, SAMPLE["loud"].kind) == (Path, str, bool)
@@ -102,7 +100,7 @@ def test_a_value_is_parsed_into_what_the_struct_holds(name: str, value: object, 
     ],
 )
 def test_a_value_that_it_may_not_have_is_refused_with_what_it_may(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match="^must be ") as caught:
+    with pytest.raises(ValueError, match=r"^must be ") as caught:
         SAMPLE[name].parse(value)
 
     assert SAMPLE[name].bounds in str(caught.value)

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tq.admin.config import AdminSettings
 from tq.bin.declaration import settings_of
 from tq.bin.settings import PROGRAMS, config_file, effective, load
 from tq.broker.config import BrokerSettings
@@ -49,9 +50,7 @@ def test_a_flag_takes_back_what_the_environment_turned_on() -> None:
     assert broker({"insecure": False}, {"TQ_INSECURE": "1"}).insecure is False
 
 
-@pytest.mark.parametrize(
-    "text, value", [("true", True), ("YES", True), ("1", True), ("off", False), ("0", False)]
-)
+@pytest.mark.parametrize("text, value", [("true", True), ("YES", True), ("1", True), ("off", False), ("0", False)])
 def test_the_environment_spells_yes_and_no_in_the_usual_ways(text: str, value: bool) -> None:
     assert broker(environment={"TQ_INSECURE": text}).insecure is value
 
@@ -137,9 +136,7 @@ def test_text_in_the_file_is_text(setting: str, value: str, tmp_path: Path) -> N
 
 
 def test_an_unknown_variable_is_an_error_that_names_the_nearest() -> None:
-    with pytest.raises(
-        ConfigError, match=r"environment variable TQ_LEASE is no setting; did you mean TQ_LEASE_MS\?"
-    ):
+    with pytest.raises(ConfigError, match=r"environment variable TQ_LEASE is no setting; did you mean TQ_LEASE_MS\?"):
         broker(environment={"TQ_LEASE": "3"})
 
 
@@ -187,10 +184,13 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 
 def test_a_contradiction_names_where_its_sides_come_from() -> None:
-    with pytest.raises(
-        ConfigError, match=r"at least twice heartbeat_ms .*heartbeat_ms is from TQ_HEARTBEAT_MS"
-    ):
+    with pytest.raises(ConfigError, match=r"at least twice heartbeat_ms .*heartbeat_ms is from TQ_HEARTBEAT_MS"):
         broker(environment={"TQ_HEARTBEAT_MS": "9s"})
+
+
+def test_a_setting_that_is_refused_as_a_whole_is_told_with_its_source() -> None:
+    with pytest.raises(ConfigError, match=r"starts with tq://.*got 'http://x' \(url is from TQ_URL\)"):
+        load("admin", AdminSettings, {}, {"TQ_URL": "http://x"})
 
 
 def test_a_missing_setting_is_asked_for_by_all_its_names() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tq.core.errors import ConfigError
 from tq.worker.config import QueueWeight, WorkerSettings, parse_queues
 
 
@@ -35,3 +36,8 @@ def test_queues_are_names_with_weights(text: str, queues: list[QueueWeight]) -> 
 def test_queues_that_cannot_be_meant_are_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         WorkerSettings(app="mail", queues=text)
+
+
+def test_a_broker_that_no_url_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match="starts with tq://"):
+        WorkerSettings(app="mail", url="127.0.0.1:7766")

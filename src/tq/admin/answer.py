@@ -56,9 +56,7 @@ def document(value: object) -> Document:
     match value:
         case msgspec.Struct():
             return {
-                name.removesuffix("_ms") + "_at" if name == "clock_ms" else name: _field(
-                    name, getattr(value, name)
-                )
+                name.removesuffix("_ms") + "_at" if name == "clock_ms" else name: _field(name, getattr(value, name))
                 for name in value.__struct_fields__
                 if name not in _NEVER_SHOWN
             }

@@ -116,7 +116,7 @@ class Setting(NamedTuple):
         """Return the line of a settings file that says *value*."""
         import yaml  # noqa: PLC0415 - 30 ms that a program which writes no file need not spend.
 
-        # Text goes through YAML, which knows when it needs quotes; of a number with its unit YAML knows nothing.
+        # Text goes through YAML, which knows when it needs quotes; a number may carry its unit without.
         if isinstance(value, int):
             return f"{self.name}: {self.spell(value)}"
         plain = None if value is None else str(value)

@@ -159,9 +159,7 @@ def _own_parameters() -> list[inspect.Parameter]:
             default=False,
             annotation=Annotated[
                 bool,
-                Parameter(
-                    help="Print the settings in effect and their sources, and end.", group=_ABOUT, negative=""
-                ),
+                Parameter(help="Print the settings in effect and their sources, and end.", group=_ABOUT, negative=""),
             ],
         ),
     ]

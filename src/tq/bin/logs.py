@@ -16,9 +16,7 @@ import structlog
 from structlog.typing import Processor
 
 
-def configure(
-    level: str, form: str, stream: TextIO | None = None, filters: Iterable[logging.Filter] = ()
-) -> None:
+def configure(level: str, form: str, stream: TextIO | None = None, filters: Iterable[logging.Filter] = ()) -> None:
     """Send every entry of at least *level* to *stream* (default: standard error) as *form*, console or json.
 
     Each of *filters* sees every entry first, and may add fields to it.  A second call
@@ -63,9 +61,7 @@ def _rendering(form: str, stream: TextIO) -> list[Processor]:
     """Return the processors that make an entry a line."""
     if form == "console":
         return [
-            structlog.dev.ConsoleRenderer(
-                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
+            structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
     return [
         structlog.processors.format_exc_info,

@@ -79,18 +79,21 @@ def load(
     for name, setting in declared.items():
         if setting.required and name not in values:
             ways = " or ".join(filter(None, [setting.short, setting.flag]))
-            raise ConfigError(
-                f"{ways} is missing (or {setting.variable}, or {name} in the file): {setting.help}"
-            )
+            raise ConfigError(f"{ways} is missing (or {setting.variable}, or {name} in the file): {setting.help}")
     try:
         return Loaded(struct(**values), sources)
-    except ValueError as error:
-        named = [
-            f"{n} is from {s}"
-            for n, s in sources.items()
-            if s != DEFAULT and re.search(rf"\b{n}\b", str(error))
-        ]
-        raise ConfigError(f"{error} ({'; '.join(named)})" if named else str(error)) from None
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{error}{_concerned(str(error), values, sources)}") from None
+
+
+def _concerned(text: str, values: Mapping[str, object], sources: Mapping[str, str]) -> str:
+    """Return where the settings come from that an error names, or whose value it quotes."""
+    told = [
+        f"{name} is from {sources[name]}"
+        for name, value in values.items()
+        if re.search(rf"\b{name}\b", text) or repr(value) in text
+    ]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def effective(program: str, loaded: Loaded[S]) -> str:
@@ -114,9 +117,7 @@ def _from_environment(
 ) -> Iterator[tuple[str, object, str]]:
     """Yield what the environment says to this program; what others are told is only checked for its name."""
     mine = {setting.variable: name for name, setting in declared.items()}
-    known = {s.variable for struct in PROGRAMS.values() for s in settings_of(struct).values()} | {
-        CONFIG_VARIABLE
-    }
+    known = {s.variable for struct in PROGRAMS.values() for s in settings_of(struct).values()} | {CONFIG_VARIABLE}
     for variable, value in environment.items():
         if not variable.startswith(PREFIX) or _SERVICE_LINK.match(variable):
             continue
@@ -135,9 +136,7 @@ def _from_file(program: str, file: Path | None) -> Iterator[tuple[str, object, s
         if section not in PROGRAMS:
             raise ConfigError(f"{file}: {section!r} is no section{_nearest(str(section), PROGRAMS)}")
         if not isinstance(content, dict | None):
-            raise ConfigError(
-                f"{file}: {section} must hold settings, one NAME: VALUE a line; got {content!r}"
-            )
+            raise ConfigError(f"{file}: {section} must hold settings, one NAME: VALUE a line; got {content!r}")
         declared = settings_of(PROGRAMS[section])
         for name in content or {}:
             if name not in declared:

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from tq.core.queue import check_queue_name
 from tq.core.times import DAY, SECOND
+from tq.protocol.endpoints import parse_endpoints
 
 WEIGHT_MAX = 1_000
 
@@ -24,6 +25,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         ValueError: ``queues`` is not a list of queue names and weights.
+        ConfigError: ``url`` is not the address of a broker.
     """
 
     app: Annotated[
@@ -105,9 +107,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "console"
 
     def __post_init__(self) -> None:
-        """Refuse queues that cannot be meant."""
+        """Refuse queues and addresses that cannot be meant."""
         if self.queues is not None:
             parse_queues(self.queues)
+        if self.url is not None:
+            parse_endpoints(self.url)
 
 
 class QueueWeight(NamedTuple):

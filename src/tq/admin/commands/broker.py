@@ -2,7 +2,7 @@
 
 import time
 
-from tq.admin.answer import Answer, Block, Facts, at, document
+from tq.admin.answer import Answer, Block, Facts, at, document, instant
 from tq.admin.operator import Operated
 from tq.protocol.messages import Stats
 
@@ -15,7 +15,7 @@ def ping(*, operator: Operated) -> Answer:
     pong = operator.client.ping()
     took_ms = round((time.perf_counter() - begun) * 1_000, 2)
     return Answer(
-        {"server": pong.server, "clock_at": document(pong)["clock_at"], "round_trip_ms": took_ms},
+        {"server": pong.server, "clock_at": instant(pong.clock_ms), "round_trip_ms": took_ms},
         [f"{pong.server} answered in {took_ms} ms"],
     )
 

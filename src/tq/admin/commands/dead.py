@@ -32,9 +32,7 @@ def list_dead(*, queue: OfQueue = None, limit: Limit = LIMIT_DEFAULT, operator: 
             attempts(view),
             view.losses,
             at(view.finished_at),
-            in_line(f"{view.failure.type}: {view.failure.message}", _FAILURE_CHARACTERS_MAX)
-            if view.failure
-            else None,
+            in_line(f"{view.failure.type}: {view.failure.message}", _FAILURE_CHARACTERS_MAX) if view.failure else None,
         )
         for view in found
     ]
@@ -59,11 +57,7 @@ def purge(
     """Forget dead letters for good."""
     named = _which(task_ids, queue)
     if not yes:
-        of_queue = (
-            f"the {counted(operator.client.queue(queue).dead, 'dead letter')} of queue {queue}"
-            if queue
-            else ""
-        )
+        of_queue = f"the {counted(operator.client.queue(queue).dead, 'dead letter')} of queue {queue}" if queue else ""
         if not operator.confirm(f"Forget {of_queue or counted(len(named), 'dead letter')} for good?"):
             raise Declined("no dead letter was purged")
     count = operator.client.control_dead(DeadAction.PURGE, queue=queue, ids=named)

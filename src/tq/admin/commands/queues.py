@@ -6,7 +6,6 @@ from cyclopts import App, Parameter
 
 from tq.admin.answer import Answer, Block, Facts, Listing, counted, document
 from tq.admin.operator import Declined, Operated
-from tq.core.priority import Tier
 from tq.core.queue import QueueView
 from tq.protocol.messages import QueueAction
 
@@ -36,7 +35,7 @@ def queues(*, operator: Operated) -> Answer:
 
 @queue.command
 def show(name: str, /, *, operator: Operated) -> Answer:
-    """Show one queue: counts, totals, ready tasks by priority, and names that no worker serves."""
+    """Show one queue: counts, totals, and names of waiting tasks that no worker serves."""
     view = operator.client.queue(name)
     blocks: list[Block] = [
         Facts(
@@ -62,12 +61,6 @@ def show(name: str, /, *, operator: Operated) -> Answer:
             ]
         ),
     ]
-    if view.ready_by_priority:
-        rows = [
-            (priority, Tier.of(priority).name.lower(), ready)
-            for priority, ready in sorted(view.ready_by_priority.items(), reverse=True)
-        ]
-        blocks.append(Listing(("PRIORITY", "TIER", "READY"), list(rows), ""))
     if view.names_unserved:
         names = ", ".join(view.names_unserved)
         blocks.append(f"No connected worker has a handler for: {names}")

@@ -39,9 +39,7 @@ task = App(name="task", help="Show, cancel or retry single tasks.")
 def tasks(
     *,
     queue: OfQueue = None,
-    state: Annotated[
-        Listed | None, Parameter(help="Only those in this state; without it all but the dead.")
-    ] = None,
+    state: Annotated[Listed | None, Parameter(help="Only those in this state; without it all but the dead.")] = None,
     limit: Limit = LIMIT_DEFAULT,
     operator: Operated,
 ) -> Answer:
@@ -94,9 +92,7 @@ def show(task_id: Id, /, *, operator: Operated) -> Answer:
     """Show one task, with the traceback of its last failure; its arguments and its result stay private."""
     (view,) = operator.client.get([task_id])
     if view is None:
-        raise TaskNotFound(
-            f"no task {format_id(task_id)}: never enqueued, purged, or past the time its result is kept"
-        )
+        raise TaskNotFound(f"no task {format_id(task_id)}: never enqueued, purged, or past the time its result is kept")
     blocks: list[Block] = [Facts(list(_facts(view)))]
     if view.failure is not None:
         blocks.append(view.failure.traceback.rstrip() or f"{view.failure.type}: {view.failure.message}")
@@ -135,8 +131,7 @@ def cancel(*task_ids: Id, operator: Operated) -> Answer:
         {
             "cancelled": list(gone),
             "refused": [
-                {"id": format_id(identifier), "code": code, "text": text}
-                for identifier, code, text in refused
+                {"id": format_id(identifier), "code": code, "text": text} for identifier, code, text in refused
             ],
         },
         ["\n".join(str(line) for line in told)],
