@@ -6,8 +6,9 @@ from typing import Annotated, NamedTuple
 
 from cyclopts import Parameter
 
-from tq.client.sync import SyncClient
+from tq.client import SyncClient
 from tq.core.errors import ConfigError
+from tq.core.queue import QueueView
 
 
 class Operator(NamedTuple):
@@ -16,6 +17,15 @@ class Operator(NamedTuple):
     client: SyncClient
     confirm: Callable[[str], bool]
     """Asks a question that only yes answers; see `ask`."""
+
+    def queue(self, name: str) -> QueueView:
+        """Return one queue, in detail.
+
+        Raises:
+            QueueNotFound: There is no queue of this name.
+        """
+        (view,) = self.client.queues(name)
+        return view
 
 
 Operated = Annotated[Operator, Parameter(parse=False)]

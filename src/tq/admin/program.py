@@ -24,7 +24,7 @@ from tq.admin.commands.workers import workers
 from tq.admin.config import AdminSettings
 from tq.admin.operator import Declined, Operator, ask
 from tq.admin.render import print_answer, print_error
-from tq.client.sync import SyncClient
+from tq.client import SyncClient, TcpDialer
 from tq.core.errors import BrokerError, ProtocolError, TransportError, UsageError
 
 
@@ -49,7 +49,9 @@ def run(app: App, words: Sequence[str], settings: AdminSettings) -> int:
             # Help, or the version: it prints itself.
             command(*bound.args, **bound.kwargs)
             return EXIT_OK
-        with SyncClient(settings.url, timeout=settings.timeout_ms / 1_000) as client:
+        timeout_s = settings.timeout_ms / 1_000
+        dialer = TcpDialer.of(settings.url)
+        with SyncClient(dialer, request_timeout_s=timeout_s, connect_timeout_s=timeout_s) as client:
             answer = command(*bound.args, **bound.kwargs, operator=Operator(client, ask))
         print_answer(answer, sys.stdout, as_json=settings.json)
         sys.stdout.flush()

@@ -7,9 +7,9 @@ from cyclopts import App, Parameter
 from tq.admin.answer import Answer, Cell, Listing, at, counted, document, in_line
 from tq.admin.commands.tasks import LIMIT_DEFAULT, Id, Limit, OfQueue, attempts, some, take
 from tq.admin.operator import Declined, Operated
+from tq.client import DeadAction
 from tq.core.errors import ConfigError
 from tq.core.ids import TaskId, format_id
-from tq.protocol.messages import DeadAction
 
 dead = App(name="dead", help="List, redrive or purge dead letters.")
 
@@ -43,7 +43,7 @@ def list_dead(*, queue: OfQueue = None, limit: Limit = LIMIT_DEFAULT, operator: 
 def redrive(*task_ids: Id, queue: OfWholeQueue = None, operator: Operated) -> Answer:
     """Put dead letters back into their queues, as new generations with all their attempts."""
     named = _which(task_ids, queue)
-    count = operator.client.control_dead(DeadAction.REDRIVE, queue=queue, ids=named)
+    count = operator.client.control_dead(DeadAction.REDRIVE, queue, named)
     return _done(DeadAction.REDRIVE, count, f"Redrove {counted(count, 'task')}.")
 
 
@@ -57,15 +57,16 @@ def purge(
     """Forget dead letters for good."""
     named = _which(task_ids, queue)
     if not yes:
-        of_queue = f"the {counted(operator.client.queue(queue).dead, 'dead letter')} of queue {queue}" if queue else ""
-        if not operator.confirm(f"Forget {of_queue or counted(len(named), 'dead letter')} for good?"):
+        count = operator.queue(queue).dead if named is None else len(named)
+        of_queue = f" of queue {queue}" if queue else ""
+        if not operator.confirm(f"Forget {counted(count, 'dead letter')}{of_queue} for good?"):
             raise Declined("no dead letter was purged")
-    count = operator.client.control_dead(DeadAction.PURGE, queue=queue, ids=named)
-    return _done(DeadAction.PURGE, count, f"Purged {counted(count, 'dead letter')}.")
+    purged = operator.client.control_dead(DeadAction.PURGE, queue, named)
+    return _done(DeadAction.PURGE, purged, f"Purged {counted(purged, 'dead letter')}.")
 
 
-def _which(task_ids: tuple[TaskId, ...], queue: str | None) -> list[TaskId]:
-    """Return the ids to act on: none for all of *queue*.
+def _which(task_ids: tuple[TaskId, ...], queue: str | None) -> list[TaskId] | None:
+    """Return the ids to act on; None for all of *queue*.
 
     Raises:
         ConfigError: Both are given, or neither.
@@ -74,7 +75,7 @@ def _which(task_ids: tuple[TaskId, ...], queue: str | None) -> list[TaskId]:
         return some(task_ids)
     if task_ids:
         raise ConfigError("name either task ids or --queue, not both")
-    return []
+    return None
 
 
 def _done(action: DeadAction, tasks: int, text: str) -> Answer:

@@ -6,8 +6,8 @@ from cyclopts import App, Parameter
 
 from tq.admin.answer import Answer, Block, Facts, Listing, counted, document
 from tq.admin.operator import Declined, Operated
+from tq.client import QueueAction
 from tq.core.queue import QueueView
-from tq.protocol.messages import QueueAction
 
 queue = App(name="queue", help="Show, pause, resume or purge one queue.")
 
@@ -36,7 +36,7 @@ def queues(*, operator: Operated) -> Answer:
 @queue.command
 def show(name: str, /, *, operator: Operated) -> Answer:
     """Show one queue: counts, totals, and names of waiting tasks that no worker serves."""
-    view = operator.client.queue(name)
+    view = operator.queue(name)
     blocks: list[Block] = [
         Facts(
             [
@@ -91,7 +91,7 @@ def purge(
 ) -> Answer:
     """Drop a queue's ready and scheduled tasks for good; what runs is left to end."""
     if not yes:
-        view = operator.client.queue(name)
+        view = operator.queue(name)
         count = counted(view.ready + view.scheduled, "ready and scheduled task")
         if not operator.confirm(f"Drop the {count} of queue {name} for good?"):
             raise Declined(f"queue {name} was not purged")

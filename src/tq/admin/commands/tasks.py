@@ -5,16 +5,13 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, Token
 
-from tq.admin.answer import EXIT_REFUSED, Answer, Block, Cell, Facts, Listing, at, counted, document
+from tq.admin.answer import EXIT_OK, EXIT_REFUSED, Answer, Block, Cell, Facts, Listing, at, counted, document
 from tq.admin.operator import Operated, Operator
+from tq.client import DeadAction
 from tq.core.errors import ConfigError, TaskNotFound
 from tq.core.ids import TaskId, format_id, parse_id
 from tq.core.lifecycle import TaskState
 from tq.core.task import TaskView
-from tq.protocol.messages import DeadAction
-
-PAGE_MAX = 1_000
-"""Most tasks that one request may ask for."""
 
 LIMIT_DEFAULT = 50
 
@@ -67,24 +64,14 @@ def tasks(
 
 
 def take(operator: Operator, state: Listed, queue: str | None, limit: int) -> list[TaskView]:
-    """Return up to *limit* tasks in *state*, page by page.
+    """Return up to *limit* tasks in *state*.
 
     Raises:
         ConfigError: *limit* is negative.
     """
     if limit < 0:
         raise ConfigError(f"--limit must be 0 or more; got {limit}")
-    found: list[TaskView] = []
-    cursor = None
-    while len(found) < limit:
-        page = operator.client.list_tasks(
-            TaskState(state), queue=queue, limit=min(PAGE_MAX, limit - len(found)), cursor=cursor
-        )
-        found += [view for view in page.tasks if view is not None]
-        cursor = page.cursor
-        if cursor is None:
-            break
-    return found
+    return list(operator.client.list_tasks(TaskState(state), queue, limit))
 
 
 @task.command
@@ -123,26 +110,19 @@ def cancel(*task_ids: Id, operator: Operated) -> Answer:
     """Withdraw tasks that are ready or scheduled; one that runs or has ended is refused."""
     named = some(task_ids)
     refused = operator.client.cancel(named)
-    wrong = {identifier for identifier, _, _ in refused}
-    gone = [format_id(identifier) for identifier in named if identifier not in wrong]
-    told: list[Block] = [f"Cancelled {counted(len(gone), 'task')}."] if gone else []
-    told += [f"Not cancelled, {format_id(identifier)}: {text} ({code})" for identifier, code, text in refused]
-    return Answer(
-        {
-            "cancelled": list(gone),
-            "refused": [
-                {"id": format_id(identifier), "code": code, "text": text} for identifier, code, text in refused
-            ],
-        },
-        ["\n".join(str(line) for line in told)],
-        EXIT_REFUSED if refused else 0,
-    )
+    gone = [format_id(each) for each in named if each not in refused]
+    lines = [f"Cancelled {counted(len(gone), 'task')}."] if gone else []
+    lines += [f"Not cancelled, {format_id(each)}: {error} ({error.code.value})" for each, error in refused.items()]
+    told: list[object] = [
+        {"id": format_id(each), "code": error.code.value, "text": str(error)} for each, error in refused.items()
+    ]
+    return Answer({"cancelled": list(gone), "refused": told}, ["\n".join(lines)], EXIT_REFUSED if refused else EXIT_OK)
 
 
 @task.command
 def retry(*task_ids: Id, operator: Operated) -> Answer:
     """Put dead tasks back into their queues, as new generations with all their attempts."""
-    count = operator.client.control_dead(DeadAction.REDRIVE, ids=some(task_ids))
+    count = operator.client.control_dead(DeadAction.REDRIVE, task_ids=some(task_ids))
     return Answer({"action": "redrive", "tasks": count}, [f"Redrove {counted(count, 'task')}."])
 
 
@@ -150,12 +130,11 @@ def some(task_ids: Sequence[TaskId]) -> list[TaskId]:
     """Return the ids given, each once.
 
     Raises:
-        ConfigError: There are none, or more than one request may name.
+        ConfigError: There are none.
     """
-    named = list(dict.fromkeys(task_ids))
-    if not 1 <= len(named) <= PAGE_MAX:
-        raise ConfigError(f"name 1 to {PAGE_MAX:,} task ids; got {len(named):,}")
-    return named
+    if not task_ids:
+        raise ConfigError("name at least one task by its id")
+    return list(dict.fromkeys(task_ids))
 
 
 def attempts(view: TaskView) -> str:
