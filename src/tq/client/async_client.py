@@ -17,8 +17,9 @@ from typing import NamedTuple, Self, TypeVar
 import msgspec
 
 import tq
+from tq.client.async_connection import AsyncCall
 from tq.client.async_enqueuer import AsyncEnqueuer
-from tq.client.async_link import AsyncCall, AsyncLink
+from tq.client.async_link import AsyncLink
 from tq.client.batches import Batch, EnqueueOutcome, FrameCutter
 from tq.client.dialer import Dialer
 from tq.client.errors import ResultTimeout
@@ -157,7 +158,8 @@ class AsyncClient:
         """Enqueue *tasks*, durably, in their order, and return their ids.
 
         They are taken from the iterable as they are sent: a generator of millions is fine.
-        Each frame of up to 1,000 is atomic, the whole is not.
+        Each frame of up to 1,000 is atomic, the whole is not: after the broker has refused
+        a frame no more are sent.
 
         Raises:
             EnqueueRefused: Some were refused; the error lists them and the ids of the rest.
@@ -168,10 +170,9 @@ class AsyncClient:
         outcome = EnqueueOutcome()
         flights: deque[_Flight] = deque()
         for batch in self._cutter.cut(tasks, welcome.limits, outcome):
-            if len(flights) >= FRAMES_IN_FLIGHT_MAX:
+            await self._launch(batch, flights)
+            if len(flights) == FRAMES_IN_FLIGHT_MAX:
                 await self._land(flights, outcome)
-            deadline = self._deadline()
-            flights.append(_Flight(batch, await self._link.begin(batch.frame, deadline), deadline))
             if outcome.is_stopped:
                 break
         while flights:
@@ -185,14 +186,22 @@ class AsyncClient:
             ResultTimeout: It has not ended after *timeout* seconds.
             TaskNotFound: The broker does not know it: never enqueued, or its result was not kept.
         """
-        results = self.wait_many([task_id], timeout)
-        async for result in results:
-            return result
-        raise AssertionError("waiting for a task ends with its result or an error")
+        deadline = None if timeout is None else self._link.now() + timeout
+        while True:
+            watch = await self._link.watch([task_id], deadline)
+            try:
+                results = await self._link.news(watch, deadline)
+            except ConnectionLost:
+                continue
+            finally:
+                self._link.unwatch(watch)
+            if results:
+                return results[0]
+            if watch.unknown:
+                raise TaskNotFound(_unknown(watch.unknown))
+            raise ResultTimeout(_unfinished(watch.missing, timeout))
 
-    async def wait_many(
-        self, task_ids: Iterable[TaskId], timeout: float | None = None
-    ) -> AsyncIterator[TaskResult]:
+    async def wait_many(self, task_ids: Iterable[TaskId], timeout: float | None = None) -> AsyncIterator[TaskResult]:
         """Yield how each of some tasks ended, as they end.
 
         Raises:
@@ -219,7 +228,7 @@ class AsyncClient:
             unknown += watch.unknown
             break
         if unknown:
-            raise TaskNotFound(f"the broker knows no {_named(unknown)}, or keeps its result no more")
+            raise TaskNotFound(_unknown(unknown))
 
     async def get(self, task_ids: Iterable[TaskId]) -> list[TaskView | None]:
         """Return what the broker tells about some tasks, in their order; None for one it does not know."""
@@ -345,16 +354,40 @@ class AsyncClient:
                 assert isinstance(answer, reply)
                 return answer
 
+    async def _launch(self, batch: Batch, flights: deque[_Flight]) -> None:
+        """Send a frame behind those on their way: no frame overtakes one before it."""
+        deadline = self._deadline()
+        call = None
+        while call is None:
+            try:
+                call = await self._link.begin(batch.frame, deadline, flights[-1].call if flights else None)
+            except ConnectionLost:
+                await self._launch_again(flights)
+        flights.append(_Flight(batch, call, deadline))
+
+    async def _launch_again(self, flights: deque[_Flight]) -> None:
+        # All of them, in order, though some may have been answered: those will be answered as they were.
+        done = 0
+        while done < len(flights):
+            batch, _, deadline = flights[done]
+            try:
+                call = await self._link.begin(batch.frame, deadline, flights[done - 1].call if done else None)
+            except ConnectionLost:
+                done = 0
+            else:
+                flights[done] = _Flight(batch, call, deadline)
+                done += 1
+
     async def _land(self, flights: deque[_Flight], outcome: EnqueueOutcome) -> None:
         """Wait for the answer to the oldest frame on its way."""
         batch, call, deadline = flights[0]
         try:
             answer = await self._link.finish(call)
         except ConnectionLost:
-            await self._send_again(flights)
+            await self._launch_again(flights)
         except BrokerError as refusal:
             if isinstance(refusal, Overloaded) and await self._link.pause(refusal.retry_after_ms, deadline):
-                await self._send_again(flights)
+                await self._launch_again(flights)
             else:
                 flights.popleft()
                 outcome.refused(batch, refusal)
@@ -362,12 +395,6 @@ class AsyncClient:
             flights.popleft()
             assert isinstance(answer, Enqueued)
             outcome.answered(batch, answer)
-
-    async def _send_again(self, flights: deque[_Flight]) -> None:
-        # All of them, in order, though later ones may have been answered: the broker answers those as it did,
-        # and no frame overtakes one before it.
-        for index, (batch, _, deadline) in enumerate(flights):
-            flights[index] = _Flight(batch, await self._link.begin(batch.frame, deadline), deadline)
 
 
 def _pages(task_ids: Iterable[TaskId]) -> Iterable[list[bytes]]:
@@ -382,5 +409,9 @@ def _named(ids: Iterable[bytes]) -> str:
     return f"task {format_id(several[0])}{more}"
 
 
+def _unknown(ids: Iterable[bytes]) -> str:
+    return f"{_named(ids)}: the broker does not know it, or keeps no result of it"
+
+
 def _unfinished(ids: Iterable[bytes], timeout: float | None) -> str:
-    return f"{_named(ids)} not ended after {timeout:g} s" if timeout is not None else f"{_named(ids)} not ended"
+    return f"{_named(ids)}: not ended after {timeout:g} s"

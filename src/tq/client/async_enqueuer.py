@@ -9,7 +9,7 @@ import copy
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from tq.client.async_link import fail
+from tq.client.async_connection import fail
 from tq.client.batches import Batch, EnqueueOutcome, FrameCutter
 from tq.core.errors import BrokerError, ErrorCode, broker_error
 from tq.core.task import Task

@@ -20,7 +20,7 @@ class Attempts:
 
     def __init__(self, now: float, timeout_s: float, failures: int, entropy: Callable[[int], bytes]) -> None:
         self.deadline = now + timeout_s
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._failures = failures
         self._entropy = entropy
         self._tries = 0
@@ -42,7 +42,7 @@ class Attempts:
             draw = int.from_bytes(self._entropy(4), "big") / (1 << 32)
             wait = wait_before(self._failures, draw, now, self.deadline)
         if wait is None:
-            raise self.unavailable(f"{self._timeout_s:g} s")
+            raise self.unavailable(f"{self.timeout_s:g} s")
         self._tries += 1
         return wait
 

@@ -17,9 +17,9 @@ class RefusedTask(msgspec.Struct, frozen=True):
 class EnqueueRefused(BrokerError):
     """Some of the tasks of one `enqueue_many` were refused.
 
-    ``refused`` lists them.  ``ids`` has an entry for each task that was taken from the
-    iterable, in its order: the id of an enqueued one, None for a refused one.  After the
-    broker has refused a whole frame no more are taken: ``len(ids)`` tells how many were.
+    ``refused`` lists them.  ``ids`` has an entry for each task that was dealt with, in
+    their order: the id of an enqueued one, None for a refused one; when the broker has
+    refused a whole frame, the tasks from number ``len(ids)`` on were not sent.
     ``code`` is that of the first refusal.
     """
 

@@ -4,6 +4,7 @@ Invariant: a `Watch` is told of each of its tasks once: as a result, as unknown,
 all that are still missing, by one error.
 """
 
+import copy
 from collections.abc import Callable, Iterable
 
 from tq.core.outcome import TaskResult
@@ -89,14 +90,14 @@ class Watches:
                 watch.unknown.append(task_id)
                 watch.wake()
 
-    def failed(self, ids: Iterable[bytes], error: Callable[[], Exception]) -> None:
-        """End the watches that wait for any of *ids*, each with an error of its own."""
+    def failed(self, ids: Iterable[bytes], error: Exception) -> None:
+        """End the watches that wait for any of *ids*, each with a copy of *error*."""
         for task_id in ids:
             for watch in self._watching.pop(task_id, ()):
                 if watch.error is None:
-                    watch.error = error()
+                    watch.error = copy.copy(error)
                     watch.wake()
 
-    def all_failed(self, error: Callable[[], Exception]) -> None:
-        """End all watches, each with an error of its own."""
+    def all_failed(self, error: Exception) -> None:
+        """End all watches, each with a copy of *error*."""
         self.failed(list(self._watching), error)
