@@ -89,9 +89,7 @@ def test_a_module_says_what_it_is_for(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PYTHON, ids=named)
 def test_no_module_is_a_dumping_ground(path: Path) -> None:
-    names = {
-        part.removesuffix(".py").removeprefix("test_").strip("_") for part in path.relative_to(ROOT).parts
-    }
+    names = {part.removesuffix(".py").removeprefix("test_").strip("_") for part in path.relative_to(ROOT).parts}
 
     assert not names & DUMPING_GROUNDS
 
@@ -117,9 +115,7 @@ def test_a_function_fits_on_a_screen(path: Path) -> None:
 def test_a_package_gathers_names_and_holds_no_logic(path: Path) -> None:
     module = ast.parse(path.read_text(encoding="utf-8"))
 
-    defined = {
-        n.name for n in module.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    }
+    defined = {n.name for n in module.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
 
     # A module's own __getattr__ is how a name is imported at its first use.
     assert defined <= {"__getattr__", "__dir__"}
