@@ -1,7 +1,7 @@
 """The context of the task that runs: who it is, which attempt, how much time is left.
 
 A worker sets it around every call of a handler, in the event loop, thread or process
-where the handler runs; `current` reads it from anywhere below.
+where the handler runs; `current_task` reads it from anywhere below.
 
 Invariant: it is a context variable, so tasks that run side by side never see each other's.
 """
@@ -48,15 +48,13 @@ class TaskContext(msgspec.Struct, frozen=True, gc=False):
     @property
     def logger(self) -> "logging.LoggerAdapter[logging.Logger]":
         """A logger of the task's name whose records carry ``task_id`` and ``task_name``."""
-        return logging.LoggerAdapter(
-            logging.getLogger(self.name), {"task_id": self.id, "task_name": self.name}
-        )
+        return logging.LoggerAdapter(logging.getLogger(self.name), {"task_id": self.id, "task_name": self.name})
 
 
 _current: ContextVar[TaskContext] = ContextVar("tq_task")
 
 
-def current() -> TaskContext:
+def current_task() -> TaskContext:
     """Return the context of the running task.
 
     Raises:
