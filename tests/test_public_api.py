@@ -43,6 +43,17 @@ PUBLIC: dict[str, list[str]] = {
         "__version__",
         "current_task",
     ],
+    "tq.client": [
+        "AsyncClient",
+        "DeadAction",
+        "Dialer",
+        "EnqueueRefused",
+        "QueueAction",
+        "RefusedTask",
+        "ResultTimeout",
+        "SyncClient",
+        "TcpDialer",
+    ],
 }
 
 
