@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Group, Parameter, Token
 from tq import __version__
 from tq.bin.declaration import Setting, settings_of
 from tq.bin.settings import Loaded, config_file, effective, load
-from tq.core.errors import ConfigError
+from tq.core.errors import UsageError
 
 EXIT_USAGE = 2
 """The exit code for a command line, a variable or a file that cannot be meant; as in most shells' tools."""
@@ -200,7 +200,7 @@ def start(app: App, arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(given)
-    except (ConfigError, CycloptsError) as error:
+    except (CycloptsError, UsageError) as error:
         name = app.name[0]
         print(f"{name}: {error}\nTry `{name} --help`.", file=sys.stderr)
         return EXIT_USAGE
