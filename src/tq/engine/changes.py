@@ -25,7 +25,7 @@ class Reader(Protocol):
     def scan(self, start: bytes, end: bytes, limit: int, bytes_max: int = SCAN_BYTES_MAX) -> list[tuple[bytes, bytes]]:
         """Return up to *limit* rows with start <= key < end, ascending.
 
-        Stops after the row with which the values reach *bytes_max*.
+        Stops after the row with which keys and values reach *bytes_max*.
         """
         ...
 
@@ -90,7 +90,7 @@ class Changes:
         while True:
             stored = self._reader.scan(start, end, limit, bytes_max)
             # Beyond the last stored row of a cut page there may be others that come before mine.
-            whole = not stored or (len(stored) < limit and sum(len(v) for _, v in stored) < bytes_max)
+            whole = not stored or (len(stored) < limit and sum(len(k) + len(v) for k, v in stored) < bytes_max)
             horizon = end if whole else stored[-1][0] + b"\0"
             rows = _merge(stored, ((key, writes[key]) for key in mine if key < horizon))
             if rows or whole:
