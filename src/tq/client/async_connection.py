@@ -68,7 +68,7 @@ class AsyncConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say hello."""
-        # A cast, not a check: uvloop's transports do not descend from asyncio's.
+        # A transport of uvloop is one by its methods, not by its class.
         self._transport = cast(asyncio.Transport, transport)
         self.is_connected = True
         self._transport.write(self._session.start())
