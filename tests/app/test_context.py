@@ -5,16 +5,19 @@ import contextvars
 import logging
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 
-from tq.app.context import TaskContext, TaskContextFilter, current, running
+from tq.app.context import TaskContext, TaskContextFilter, current, enter
 from tq.core.errors import UsageError
+from tq.core.ids import parse_id
 
 
 def context(name: str = "mail.send", deadline: float = 0.0) -> TaskContext:
     return TaskContext(
-        id="018f4e2c-0000-7000-8000-000000000000",
+        task_id=parse_id("018f4e2c-0000-7000-8000-000000000000"),
         name=name,
         queue="mail",
         attempt=2,
@@ -31,31 +34,38 @@ def test_outside_a_task_there_is_no_context() -> None:
         current()
 
 
-def test_inside_a_task_there_is_its_own_and_afterwards_the_one_before() -> None:
-    outer, inner = context("outer"), context("inner")
-
-    with running(outer):
-        with running(inner):
-            seen_inside = current()
-        seen_after = current()
-
-    assert seen_inside is inner
-    assert seen_after is outer
+T = TypeVar("T")
 
 
-def test_an_exception_ends_the_context_too() -> None:
-    with pytest.raises(ZeroDivisionError), running(context()):
-        raise ZeroDivisionError
+def inside(task: TaskContext, handler: Callable[[], T]) -> T:
+    """Call *handler* as a worker does: in a context of its own."""
 
+    def call() -> T:
+        enter(task)
+        return handler()
+
+    return contextvars.copy_context().run(call)
+
+
+def test_inside_a_task_there_is_its_own_and_afterwards_none() -> None:
+    task = context()
+
+    seen = inside(task, current)
+
+    assert seen is task
     with pytest.raises(UsageError):
         current()
 
 
+def test_its_id_is_the_text_that_clients_use() -> None:
+    assert context().id == "018f4e2c-0000-7000-8000-000000000000"
+
+
 def test_tasks_side_by_side_see_their_own() -> None:
     async def handler(name: str, others: asyncio.Barrier) -> str:
-        with running(context(name)):
-            await others.wait()
-            return current().name
+        enter(context(name))
+        await others.wait()
+        return current().name
 
     async def main() -> list[str]:
         others = asyncio.Barrier(2)
@@ -64,7 +74,7 @@ def test_tasks_side_by_side_see_their_own() -> None:
     assert asyncio.run(main()) == ["one", "two"]
 
 
-def test_a_thread_sees_it_in_a_copied_context_only() -> None:
+def test_a_thread_of_the_handlers_own_sees_it_in_a_copied_context_only() -> None:
     seen: list[str] = []
 
     def look() -> None:
@@ -73,12 +83,14 @@ def test_a_thread_sees_it_in_a_copied_context_only() -> None:
         except UsageError:
             seen.append("none")
 
-    with running(context()):
+    def handler() -> None:
         copied = contextvars.copy_context()
         for target, arguments in ((look, ()), (copied.run, (look,))):
             thread = threading.Thread(target=target, args=arguments)
             thread.start()
             thread.join()
+
+    inside(context(), handler)
 
     assert seen == ["none", "mail.send"]
 
@@ -95,8 +107,7 @@ def test_log_records_carry_the_task(caplog: pytest.LogCaptureFixture) -> None:
     caplog.handler.setFormatter(logging.Formatter("%(task_name)s %(task_id)s %(message)s"))
     log = logging.getLogger("shop")
 
-    with running(context()):
-        log.warning("inside")
+    inside(context(), lambda: log.warning("inside"))
     log.warning("outside")
 
     assert caplog.text == "mail.send 018f4e2c-0000-7000-8000-000000000000 inside\n- - outside\n"

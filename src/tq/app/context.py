@@ -13,18 +13,19 @@ from contextvars import ContextVar
 import msgspec
 
 from tq.core.errors import UsageError
+from tq.core.ids import format_id
 
 
 class TaskContext(msgspec.Struct, frozen=True, gc=False):
     """The running task.
 
-    ``attempt`` counts from 1 and includes the failed ones; ``losses`` counts the workers
+    ``task_id`` is its identity as bytes, `id` as the text that clients use.  ``attempt`` counts from 1 and includes the failed ones; ``losses`` counts the workers
     that died while running it; ``generation`` grows with each redrive.  ``enqueued_at``
     is in milliseconds since the epoch.  ``deadline`` is the reading of
     `time.monotonic` at which the attempt is out of time.
     """
 
-    id: str
+    task_id: bytes
     name: str
     queue: str
     attempt: int
@@ -33,6 +34,11 @@ class TaskContext(msgspec.Struct, frozen=True, gc=False):
     enqueued_at: int
     deadline: float
     worker: str
+
+    @property
+    def id(self) -> str:
+        """The task's id, as text."""
+        return format_id(self.task_id)
 
     def remaining(self) -> float:
         """Return the seconds left for this attempt, never negative."""
@@ -65,22 +71,9 @@ def current() -> TaskContext:
         ) from None
 
 
-class running:  # noqa: N801  # a ``with`` statement reads it as a verb
-    """Makes a context the current one inside ``with running(context):``.
-
-    A class, not a generator: it is entered once a task, and costs a third of one.
-    """
-
-    __slots__ = ("_context", "_token")
-
-    def __init__(self, context: TaskContext) -> None:
-        self._context = context
-
-    def __enter__(self) -> None:
-        self._token = _current.set(self._context)
-
-    def __exit__(self, *_: object) -> None:
-        _current.reset(self._token)
+def enter(context: TaskContext) -> None:
+    """Make *context* the current one of this `contextvars.Context`: a worker gives each task its own."""
+    _current.set(context)
 
 
 class TaskContextFilter(logging.Filter):
