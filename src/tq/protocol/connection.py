@@ -70,7 +70,7 @@ class ServerConnection:
         """How many requests have been decoded and not answered yet."""
         return len(self._unanswered)
 
-    def receive(self, data: bytes) -> list[Frame]:
+    def receive(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """Return the frames that *data* completes, for `decode`; none once the connection is closing.
 
         Raises:

@@ -138,16 +138,16 @@ class ClientSession:
             raise LocalProtocolError(f"{number.name} is a request: its answer must be waited for")
         return self._encode(message, 0)
 
-    def receive(self, data: bytes) -> list[SessionEvent]:
+    def receive(self, data: bytes | bytearray | memoryview) -> list[SessionEvent]:
         """Return what *data* brought, in order; nothing after a `Dismissed`."""
         events: list[SessionEvent] = []
-        if self.state is ConnectionState.CLOSING or self.state is ConnectionState.CLOSED:
+        if self._is_over():
             return events
         # A violation is an event, not an exception: what came before it in the same read must not be lost.
         try:
             for frame in self._reader.feed(data):
                 self._take(frame, events)
-                if self.state is ConnectionState.CLOSING:
+                if self._is_over():
                     break
         except RemoteProtocolError as violation:
             self._move(Event.DISMISSAL)
@@ -203,6 +203,8 @@ class ClientSession:
                 return correlation
 
     def _take(self, frame: Frame, events: list[SessionEvent]) -> None:
+        if self.state is ConnectionState.AWAITING_HELLO:
+            raise RemoteProtocolError(f"message number {frame.kind} before the hello")
         if self.state is ConnectionState.GREETING:
             self._take_welcome(frame, events)
         elif frame.correlation == 0:
@@ -267,6 +269,9 @@ class ClientSession:
         assert isinstance(message, Error)
         self._move(Event.DISMISSAL)
         return Dismissed(_as_error(message))
+
+    def _is_over(self) -> bool:
+        return self.state is ConnectionState.CLOSING or self.state is ConnectionState.CLOSED
 
     def _move(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
