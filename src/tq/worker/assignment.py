@@ -109,7 +109,8 @@ class Assignment(msgspec.Struct, eq=False):
     """One task under a lease.
 
     ``run_by`` belongs to the pool that runs it.  ``marked``: the broker was told that it
-    has started.  ``stop`` and ``stopped_at``: why and since when it is being stopped.
+    has started.  ``stop``: why it is being stopped, if it is; ``give_up_at``: when it is
+    abandoned if it has not ended by then.
     """
 
     token: int
@@ -121,5 +122,5 @@ class Assignment(msgspec.Struct, eq=False):
     started_at: float = 0.0
     marked: bool = False
     stop: Stop | None = None
-    stopped_at: float = 0.0
+    give_up_at: float = 0.0
     run_by: object = None

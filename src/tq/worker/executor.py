@@ -74,14 +74,7 @@ class Executor:
             msgspec.DecodeError: The bytes are no task record.
         """
         task = _delivered.decode(record)
-        encoded = bytes(task.spec)
-        plan = self._plans.get(encoded)
-        if plan is None:
-            spec = _spec.decode(encoded)
-            if len(self._plans) >= _PLANS_MAX:
-                self._plans.clear()
-            plan = self._plans[encoded] = Plan(spec, self._registry.get(spec.name))
-        return task, plan
+        return task, self.plan(task.spec)
 
     async def run(self, work: Assignment, settle: Callable[[Assignment, Outcome], None]) -> None:
         """Run an ``async def`` handler and hand its outcome to *settle*."""
@@ -91,6 +84,7 @@ class Executor:
         except UsageError as error:
             return settle(work, _unfit(error))
         context = self._enter(work)  # 2. context
+        outcome: Outcome
         try:
             self._chain.before(context)
             value = await plan.function(*args, **kwargs)  # 3. call
@@ -113,6 +107,7 @@ class Executor:
         except UsageError as error:
             return _unfit(error)
         context = self._enter(work)
+        outcome: Outcome
         try:
             self._chain.before(context)
             value = plan.function(*args, **kwargs)
@@ -124,6 +119,17 @@ class Executor:
             outcome = self._returned(work, value)
         self._chain.after(context, outcome)
         return outcome
+
+    def plan(self, spec: msgspec.Raw) -> Plan:
+        """Return what the worker knows of the tasks with *spec*."""
+        encoded = bytes(spec)
+        plan = self._plans.get(encoded)
+        if plan is None:
+            decoded = _spec.decode(encoded)
+            if len(self._plans) >= _PLANS_MAX:
+                self._plans.clear()
+            plan = self._plans[encoded] = Plan(decoded, self._registry.get(decoded.name))
+        return plan
 
     def _enter(self, work: Assignment) -> TaskContext:
         task, plan = work.task, work.plan
@@ -162,29 +168,26 @@ class Executor:
 
     def _raised(self, work: Assignment, error: BaseException) -> Failed:
         plan = work.plan
-        match work.stop:
-            case Stop.TIMEOUT | Stop.LOST:
-                return timed_out(plan, _traceback(error))
-            case Stop.LEAVING:
-                return left_behind(_traceback(error))
+        if work.stop is not None:
+            return stopped(work, _traceback(error))
         if isinstance(error, Retry):
             return _retried(error)
         rejected = isinstance(error, (Reject, *plan.reject_on))
         return Failed(TaskFailure(_name(error), _cut(_message(error)), _traceback(error)), reject=rejected)
 
 
-def timed_out(plan: Plan, trace: str = "") -> Failed:
-    """Return the failure of a task that ran for its timeout."""
-    return Failed(TaskFailure("TaskTimeout", f"it ran longer than its timeout of {plan.timeout_s:g} s", trace))
+def stopped(work: Assignment, trace: str = "") -> Failed:
+    """Return the failure of a task that was stopped, as ``work.stop`` says; *trace* tells where it was.
 
-
-def left_behind(trace: str = "") -> Failed:
-    """Return the failure of a task that ran when its worker had to go: it counts, and is tried again at once.
-
-    It has started, so it cannot be handed back as if it had not.
+    One that was left behind by its worker has started, so it cannot be handed back as if
+    it had not: the attempt counts, but is made again at once.
     """
-    text = "its worker was told to stop and could not wait for it longer"
-    return Failed(TaskFailure("WorkerStopped", text, trace), retry_after_ms=0)
+    if work.stop is Stop.LEAVING:
+        text = "its worker was told to stop, and could not wait for it longer"
+        return Failed(TaskFailure("WorkerStopped", text, trace), retry_after_ms=0)
+    # Nobody hears of the outcome of a lost lease.
+    text = f"it ran longer than its timeout of {work.plan.timeout_s:g} s"
+    return Failed(TaskFailure("TaskTimeout", text, trace))
 
 
 def process_died(text: str) -> Failed:
@@ -201,7 +204,9 @@ def _retried(error: Retry) -> Failed:
         after = None if error.after is None else milliseconds(error.after)
     except (TypeError, ValueError) as wrong:
         # The handler asked for a time that is none: say so, and wait by the policy.
-        return Failed(TaskFailure("ValueError", _cut(f"Retry(after={error.after!r}): {wrong}"), _traceback(error)))
+        return Failed(
+            TaskFailure("ValueError", _cut(f"Retry(after={error.after!r}): {wrong}"), _traceback(error))
+        )
     return Failed(TaskFailure(_name(error), _cut(_message(error)), _traceback(error)), after)
 
 

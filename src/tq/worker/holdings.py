@@ -109,13 +109,11 @@ class Holdings:
         self.unsettled_bytes += size
         return True
 
-    def take_batch(self, limits: Limits) -> Batch | None:
-        """Take out as many outcomes as one frame may bring to the broker; None when there are none.
+    def take_batch(self, limits: Limits) -> Batch:
+        """Take out as many outcomes as one frame may bring to the broker; there are some.
 
         The caller sends them and then calls `sent`.
         """
-        if self._unsent_bytes == 0:
-            return None
         tasks_max, bytes_max = limits.tasks_per_frame_max, limits.frame_bytes_max
         if len(self._done) + len(self._failed) <= tasks_max and self._unsent_bytes <= bytes_max:
             whole = Batch(Settle(self._done, self._failed), self._unsent_bytes)
@@ -187,7 +185,7 @@ class Holdings:
         return work.token, work.index
 
     def lose(self, names: Iterable[Name]) -> list[Assignment]:
-        """Forget tasks whose leases are lost, their outcomes too; return those that run and are to be stopped."""
+        """Forget tasks whose leases are lost, outcomes too; return those that run and are to be stopped."""
         lost = set(names)
         to_stop: list[Assignment] = []
         has_finished = False
@@ -210,7 +208,7 @@ class Holdings:
         return to_stop
 
     def lose_session(self) -> list[Assignment]:
-        """Forget everything but the outcomes, which are sent once more; return what runs and is to be stopped.
+        """Forget all but the outcomes, which are sent once more; return what runs and is to be stopped.
 
         The broker does not know this worker any more: its leases have ended, all of them.
         """

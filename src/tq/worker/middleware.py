@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class Middleware:
-    """Override what you need.  One instance serves all tasks of a process, from several threads in a thread pool.
+    """Override what you need.  One instance serves all tasks of a process, in a thread pool from all threads.
 
     Hooks are plain functions and should be quick: they run in the event loop for
     ``async def`` handlers.
@@ -34,7 +34,7 @@ class Middleware:
 
 
 class Chain:
-    """The hooks of some middleware: ``before`` in order, ``after`` in the opposite order, as an onion's layers."""
+    """The hooks of some middleware: ``before`` in order, ``after`` in the opposite order."""
 
     __slots__ = ("_after", "_before")
 
@@ -53,5 +53,5 @@ class Chain:
         for hook in self._after:
             try:
                 hook(context, outcome)
-            except Exception:
+            except Exception:  # noqa: BLE001  # another's code
                 _log.exception("task %s %s: %r raised", context.name, context.id, hook)

@@ -32,7 +32,7 @@ class Prefetch:
         self._fixed = fixed
         self._mean_s: float | None = None
         self._is_held_up = False
-        self._told = 0
+        self.told: int | None = None
 
     def finished(self, tasks: int, seconds: float) -> None:
         """Take into account that *tasks* (1 or more) ended, having run *seconds* in all."""
@@ -45,7 +45,7 @@ class Prefetch:
         self._is_held_up = False
 
     def held_up(self, seconds: float) -> None:
-        """Take into account that every slot has been busy with one task for *seconds*: hold nothing besides."""
+        """Take into account that each slot has been busy with one task for *seconds*: hold no more."""
         self._mean_s = max(self._mean_s or 0.0, seconds)
         self._is_held_up = True
 
@@ -54,17 +54,19 @@ class Prefetch:
         """How many tasks to hold at most, those that run included."""
         return self._concurrency + self._ahead()
 
-    def news(self) -> int | None:
-        """Return the window if the broker should hear of it: at first, and when it has moved enough."""
-        window = self.window
-        if abs(window - self._told) <= self._told * _NEWS_SHARE and self._told:
-            return None
-        self._told = window
-        return window
+    def news(self, window: int | None = None) -> int | None:
+        """Return the window, or the one given, if the broker should hear of it, and note that it does.
 
-    def told(self, window: int) -> None:
-        """Note what the broker was told outside `news`: on a new connection, or at a hand-back."""
-        self._told = window
+        It should at first, after ``told`` was set to None, and when the window has moved
+        enough.
+        """
+        if window is None:
+            window = self.window
+        told = self.told
+        if told is not None and (window == told or abs(window - told) < told * _NEWS_SHARE):
+            return None
+        self.told = window
+        return window
 
     def _ahead(self) -> int:
         if self._fixed is not None:

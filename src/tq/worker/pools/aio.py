@@ -5,9 +5,10 @@ and with it its own context variables.
 """
 
 import asyncio
+import functools
 
 from tq.worker.assignment import Assignment
-from tq.worker.executor import Executor
+from tq.worker.executor import Executor, stopped
 from tq.worker.pools.pool import Finished
 from tq.worker.pools.threads import ThreadPool
 
@@ -42,6 +43,8 @@ class AsyncPool:
         """Cancel a coroutine; a thread cannot be ended."""
         if not isinstance(work.run_by, asyncio.Task):
             return self._threads.interrupt(work)
+        # The executor tells of every end but one: that of a coroutine that has not taken its first step.
+        work.run_by.add_done_callback(functools.partial(self._never_ran, work))
         work.run_by.cancel()
         return _CANCEL_S
 
@@ -53,6 +56,10 @@ class AsyncPool:
             work.run_by.add_done_callback(self._abandoned.discard)
         else:
             self._threads.abandon(work)
+
+    def _never_ran(self, work: Assignment, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            self._finished(work, stopped(work))
 
     async def stop(self) -> None:
         """End the threads; coroutines have ended or are abandoned by now."""

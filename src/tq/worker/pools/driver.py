@@ -6,7 +6,9 @@ Invariant: the loop lives as long as its thread, so what a handler opens on it s
 import asyncio
 import contextvars
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Driver:
@@ -15,7 +17,7 @@ class Driver:
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
 
-    def __call__(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def __call__(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run *coroutine* to its end, in the context of the caller, and return its value."""
         if self._runner is None:
             self._runner = asyncio.Runner()

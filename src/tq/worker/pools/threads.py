@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import threading
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
 
 from tq.worker.assignment import Assignment, Outcome, Stage
@@ -45,7 +46,7 @@ class ThreadPool:
         """Give *work* to a thread."""
         self._busy += 1
         if self._busy > len(self._threads):
-            thread = _Thread(self)
+            thread = _Thread(self._serve)
             self._threads.add(thread)
             thread.start()
         self._inbox.put(work)
@@ -113,10 +114,10 @@ class ThreadPool:
 class _Thread(threading.Thread):
     """One thread of the pool; a daemon, so that a handler that hangs does not keep the process."""
 
-    def __init__(self, pool: ThreadPool) -> None:
+    def __init__(self, serve: Callable[["_Thread"], None]) -> None:
         super().__init__(name="tq-handler", daemon=True)
         self.is_retired = False
-        self._pool = pool
+        self._serve = serve
 
     def run(self) -> None:
-        self._pool._serve(self)
+        self._serve(self)
