@@ -25,6 +25,7 @@ DUMPING_GROUNDS = {"common", "compat", "helper", "helpers", "misc", "shared", "u
 # Source modules without a test module of their own, and what tests them instead.
 TESTED_ELSEWHERE: dict[str, str] = {
     "testing/store_suite.py": "tests/store and tests/testing: every store runs it",
+    "core/version.py": "tests/test_packaging.py: the wheel is named by it",
 }
 
 # A path that exists on one developer's machine only. Tests may name a file under /tmp.

@@ -136,13 +136,9 @@ def test_an_argument_without_an_encoding_is_named(
         calls.encode(args, kwargs)
 
 
-@pytest.mark.parametrize(
-    "payload", [b"", b"\xc0", b"\x80", b"\x90", b"\x92\x90\x90", b"\x92\x80\x80", b"\xff" * 9]
-)
+@pytest.mark.parametrize("payload", [b"", b"\xc0", b"\x80", b"\x90", b"\x92\x90\x90", b"\x92\x80\x80", b"\xff" * 9])
 def test_a_payload_that_is_no_call_is_refused(payload: bytes) -> None:
-    with pytest.raises(
-        InvalidArguments, match=r"task 'mail.send': (its payload is not \[args, kwargs\]|missing)"
-    ):
+    with pytest.raises(InvalidArguments, match=r"task 'mail.send': (its payload is not \[args, kwargs\]|missing)"):
         codec_of(plain).decode(payload)
 
 
@@ -196,9 +192,7 @@ def test_a_result_that_the_annotation_does_not_allow_is_the_handlers_fault() -> 
     calls = codec_of(structured)
     result = calls.encode_result({"street": "High St"})
 
-    with pytest.raises(
-        UsageError, match=r"task 'mail.send' returned .* Address .*missing required field number"
-    ):
+    with pytest.raises(UsageError, match=r"task 'mail.send' returned .* Address .*missing required field number"):
         calls.decode_result(result)
 
 

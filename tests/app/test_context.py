@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from tq.app.context import TaskContext, TaskContextFilter, current, enter
+from tq.app.context import TaskContext, TaskContextFilter, current_task, enter
 from tq.core.errors import UsageError
 from tq.core.ids import parse_id
 
@@ -31,7 +31,7 @@ def context(name: str = "mail.send", deadline: float = 0.0) -> TaskContext:
 
 def test_outside_a_task_there_is_no_context() -> None:
     with pytest.raises(UsageError, match="no task runs here"):
-        current()
+        current_task()
 
 
 T = TypeVar("T")
@@ -50,11 +50,11 @@ def inside(task: TaskContext, handler: Callable[[], T]) -> T:
 def test_inside_a_task_there_is_its_own_and_afterwards_none() -> None:
     task = context()
 
-    seen = inside(task, current)
+    seen = inside(task, current_task)
 
     assert seen is task
     with pytest.raises(UsageError):
-        current()
+        current_task()
 
 
 def test_its_id_is_the_text_that_clients_use() -> None:
@@ -65,7 +65,7 @@ def test_tasks_side_by_side_see_their_own() -> None:
     async def handler(name: str, others: asyncio.Barrier) -> str:
         enter(context(name))
         await others.wait()
-        return current().name
+        return current_task().name
 
     async def main() -> list[str]:
         others = asyncio.Barrier(2)
@@ -79,7 +79,7 @@ def test_a_thread_of_the_handlers_own_sees_it_in_a_copied_context_only() -> None
 
     def look() -> None:
         try:
-            seen.append(current().name)
+            seen.append(current_task().name)
         except UsageError:
             seen.append("none")
 

@@ -65,9 +65,7 @@ def test_an_unknown_codec_is_refused() -> None:
 def test_two_tasks_may_not_share_a_name() -> None:
     registry = registry_with(Handler(send, TaskSpec("mail.send")))
 
-    with pytest.raises(
-        UsageError, match=r"two tasks are called 'mail.send': .*test_registry.py:\d+ and .*name="
-    ):
+    with pytest.raises(UsageError, match=r"two tasks are called 'mail.send': .*test_registry.py:\d+ and .*name="):
         registry.add(Handler(resize, TaskSpec("mail.send")))
 
 

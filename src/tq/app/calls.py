@@ -71,9 +71,7 @@ class CallCodec:
         self._codec = codec
         self._encode = codec.encode
         self._empty_kwargs = codec.empty_kwargs
-        self._decoders = {
-            name: self._decoder(f"parameter {name!r}", kind) for name, kind in signature.types.items()
-        }
+        self._decoders = {name: self._decoder(f"parameter {name!r}", kind) for name, kind in signature.types.items()}
         self._result_decoder = self._decoder("its result", signature.returns)
         self._split = codec.decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw]])
         plain = [p for p in signature.parameters.parameters.values() if p.kind not in _VARIADIC]
@@ -143,8 +141,7 @@ class CallCodec:
             raw_args, raw_kwargs = decode(self._split, payload)
         except NotDecodable as error:
             raise InvalidArguments(
-                f"task {self._signature.task!r}: its payload is not [args, kwargs] "
-                f"in {self._codec.name}: {error}"
+                f"task {self._signature.task!r}: its payload is not [args, kwargs] in {self._codec.name}: {error}"
             ) from error
         placed = self._places[: len(raw_args)]
         if (
@@ -186,9 +183,7 @@ class CallCodec:
                 f"({_spelled(self._signature.types[name])}): {_at(error, shown)}"
             ) from error
 
-    def _unserializable(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], whole: NotEncodable
-    ) -> NotSerializable:
+    def _unserializable(self, args: Sequence[Any], kwargs: Mapping[str, Any], whole: NotEncodable) -> NotSerializable:
         """Return the error that names the first argument without an encoding."""
         names = list(self._signature.parameters.parameters)
         named = [(names[i] if i < len(names) else f"number {i + 1}", value) for i, value in enumerate(args)]

@@ -1,7 +1,7 @@
 """The context of the task that runs: who it is, which attempt, how much time is left.
 
 A worker sets it around every call of a handler, in the event loop, thread or process
-where the handler runs; `current` reads it from anywhere below.
+where the handler runs; `current_task` reads it from anywhere below.
 
 Invariant: it is a context variable, so tasks that run side by side never see each other's.
 """
@@ -19,10 +19,11 @@ from tq.core.ids import format_id
 class TaskContext(msgspec.Struct, frozen=True, gc=False):
     """The running task.
 
-    ``task_id`` is its identity as bytes, `id` as the text that clients use.  ``attempt`` counts from 1 and includes the failed ones; ``losses`` counts the workers
-    that died while running it; ``generation`` grows with each redrive.  ``enqueued_at``
-    is in milliseconds since the epoch.  ``deadline`` is the reading of
-    `time.monotonic` at which the attempt is out of time.
+    ``task_id`` is its identity as bytes, `id` as the text that clients use.  ``attempt``
+    counts from 1 and includes the failed ones; ``losses`` counts the workers that died
+    while running it; ``generation`` grows with each redrive.  ``enqueued_at`` is in
+    milliseconds since the epoch.  ``deadline`` is the reading of `time.monotonic` at
+    which the attempt is out of time.
     """
 
     task_id: bytes
@@ -47,15 +48,13 @@ class TaskContext(msgspec.Struct, frozen=True, gc=False):
     @property
     def logger(self) -> "logging.LoggerAdapter[logging.Logger]":
         """A logger of the task's name whose records carry ``task_id`` and ``task_name``."""
-        return logging.LoggerAdapter(
-            logging.getLogger(self.name), {"task_id": self.id, "task_name": self.name}
-        )
+        return logging.LoggerAdapter(logging.getLogger(self.name), {"task_id": self.id, "task_name": self.name})
 
 
 _current: ContextVar[TaskContext] = ContextVar("tq_task")
 
 
-def current() -> TaskContext:
+def current_task() -> TaskContext:
     """Return the context of the running task.
 
     Raises:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from tq.app.options import Declaration, Exceptions
 from tq.core.errors import UsageError
 from tq.core.retry import RetryPolicy
 
@@ -22,7 +23,7 @@ from tq.core.retry import RetryPolicy
 class TaskHandler:
     """A task with state: subclass it, then ``send = app.register(Send())``.
 
-    The class attributes are the options of `App.task`; one left None means the default.
+    The class attributes are the options of `App.task`; those it does not set are the defaults.
     ``run`` may be ``def`` or ``async def`` and has the task's arguments.
 
         class Send(TaskHandler):
@@ -35,20 +36,25 @@ class TaskHandler:
                 return await self.smtp.send(to, body)
     """
 
-    name: ClassVar[str | None] = None
-    queue: ClassVar[str | None] = None
-    priority: ClassVar[int | str | None] = None
-    retry: ClassVar[RetryPolicy | None] = None
-    timeout: ClassVar[float | None] = None
-    result_ttl: ClassVar[float | None] = None
-    max_losses: ClassVar[int | None] = None
-    codec: ClassVar[str | None] = None
-    reject_on: ClassVar[tuple[type[BaseException], ...]] = ()
+    name: ClassVar[str]
+    queue: ClassVar[str]
+    priority: ClassVar[int | str]
+    retry: ClassVar[RetryPolicy]
+    timeout: ClassVar[float]
+    result_ttl: ClassVar[float]
+    max_losses: ClassVar[int]
+    codec: ClassVar[str]
+    reject_on: ClassVar[Exceptions]
 
     run: Callable[..., Any]
 
     def setup(self) -> Any:
         """Prepare this process for `run`; ``async def`` is allowed if ``run`` is ``async def``."""
+
+
+def options_of(handler: TaskHandler) -> dict[str, Any]:
+    """Return the options of `App.task` that *handler* sets."""
+    return {name: getattr(handler, name) for name in Declaration.__annotations__ if hasattr(handler, name)}
 
 
 def function_of(handler: TaskHandler) -> Callable[..., Any]:

@@ -62,6 +62,14 @@ class Handler:
         """
         return (self._calls.get(codec) or self.calls(codec)).encode_result(value)
 
+    def decode_result(self, result: bytes, codec: str) -> Any:
+        """Return a result as the function's return annotation has it.
+
+        Raises:
+            UsageError: It is none of that type, or there is no such codec.
+        """
+        return self.calls(codec).decode_result(result)
+
     def calls(self, codec: str) -> CallCodec:
         """Return the codec of the function's calls in *codec* (made once).
 

@@ -16,7 +16,6 @@ from typing import NamedTuple, Self, TypeVar
 
 import msgspec
 
-import tq
 from tq.client.batches import Batch, EnqueueOutcome, FrameCutter
 from tq.client.dialer import Dialer
 from tq.client.errors import ResultTimeout
@@ -38,6 +37,7 @@ from tq.core.lifecycle import TaskState
 from tq.core.outcome import TaskResult
 from tq.core.queue import QueueView
 from tq.core.task import Task, TaskView
+from tq.core.version import __version__
 from tq.core.worker import WorkerView
 from tq.protocol.messages import (
     MAGIC,
@@ -107,7 +107,7 @@ class SyncClient:
         *,
         request_timeout_s: float = 30.0,
         connect_timeout_s: float = 10.0,
-        agent: str = f"tq {tq.__version__}",
+        agent: str = f"tq {__version__}",
         entropy: Callable[[int], bytes] = os.urandom,
         clock: Callable[[], int] = _wall_clock_ms,
     ) -> None:
