@@ -17,7 +17,7 @@ import contextvars
 import logging
 from collections.abc import Callable
 
-from tq.core.errors import BrokerError
+from tq.core.errors import BrokerError, SessionUnknown
 from tq.core.ids import format_id
 from tq.protocol.messages import Deliver, Held, Release, Revoke, Settled, Started, Welcome, Window
 from tq.worker.assignment import Assignment, Failed, Outcome, Stage, Stop
@@ -132,7 +132,7 @@ class Dispatcher:
 
     def refused(self, correlation: int, error: BrokerError) -> None:
         """Send outcomes again later, or give them up if the broker will never take them."""
-        if error.retryable:
+        if error.retryable or isinstance(error, SessionUnknown):
             wait = _REFUSED_WAIT_S if error.retry_after_ms is None else error.retry_after_ms / 1_000
             self._settle_again_at = self._clock() + wait
             self.holdings.unsettle(correlation)
@@ -294,6 +294,8 @@ class Dispatcher:
             self._abandon(work)
 
     def _abandon(self, work: Assignment) -> None:
+        if work not in self.holdings.running:
+            return  # it ended of itself while it was being stopped
         _log.error(
             "task %s %s cannot be stopped (%s): it is left to itself, and its slot is used for others",
             work.plan.name,

@@ -102,6 +102,7 @@ class Link:
         self._asked: dict[int, asyncio.Future[bool]] = {}
         self._fatal: BrokerError | None = None
         self._is_down = False
+        self._is_over = False
 
     @property
     def is_open(self) -> bool:
@@ -122,12 +123,15 @@ class Link:
             BrokerError: The broker refuses the queues: trying again is of no use.
         """
         failures = 0
-        while True:
-            was_open = await self._connect()
-            if self._fatal is not None:
-                raise self._fatal
-            failures = 1 if was_open else failures + 1
-            await asyncio.sleep(backoff(failures, self._draw()))
+        try:
+            while True:
+                was_open = await self._connect()
+                if self._fatal is not None:
+                    raise self._fatal
+                failures = 1 if was_open else failures + 1
+                await asyncio.sleep(backoff(failures, self._draw()))
+        finally:
+            self._is_over = True
 
     def notify(self, message: msgspec.Struct) -> None:
         """Send a message that gets no answer; the link is open."""
@@ -252,7 +256,7 @@ class Link:
             if not answer.done():
                 answer.set_result(False)
         self._listener.closed()
-        if wire.was_open:
+        if wire.was_open and not self._is_over:
             self._say_down(f"the connection ended{f': {error}' if error else ''}")
 
     def _say_down(self, text: str) -> None:

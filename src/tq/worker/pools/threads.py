@@ -53,6 +53,8 @@ class ThreadPool:
 
     def interrupt(self, work: Assignment) -> float:
         """Return 0: a thread cannot be ended."""
+        # It may have ended already, unheard so far: the loop can have been busy for longer than its timeout.
+        self._collect()
         return 0.0
 
     def abandon(self, work: Assignment) -> None:
