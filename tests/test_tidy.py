@@ -23,7 +23,9 @@ BODY_LINES_MAX = 60
 DUMPING_GROUNDS = {"common", "compat", "helper", "helpers", "misc", "shared", "util", "utils"}
 
 # Source modules without a test module of their own, and what tests them instead.
-TESTED_ELSEWHERE: dict[str, str] = {}
+TESTED_ELSEWHERE: dict[str, str] = {
+    "testing/store_suite.py": "tests/store and tests/testing: every store runs it",
+}
 
 # A path that exists on one developer's machine only. Tests may name a file under /tmp.
 MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(?:home|mnt|opt|root|tmp|Users|work|workspace)/[\w.-]+")
