@@ -72,9 +72,7 @@ def test_the_wheel_works_in_a_clean_environment(wheel: Path, clean_bin: Path, tm
 
     run(python, "-m", "pip", "install", "--disable-pip-version-check", wheel, cwd=tmp_path)
 
-    assert wheel.name.startswith(
-        f"tq-{run(python, '-c', 'import tq; print(tq.__version__)', cwd=tmp_path).strip()}-"
-    )
+    assert wheel.name.startswith(f"tq-{run(python, '-c', 'import tq; print(tq.__version__)', cwd=tmp_path).strip()}-")
     for script in PROJECT["scripts"]:
         if script not in EXTRA_OF:
             assert script in run(clean_bin / script, "--help", cwd=tmp_path)

@@ -25,6 +25,7 @@ DUMPING_GROUNDS = {"common", "compat", "helper", "helpers", "misc", "shared", "u
 # Source modules without a test module of their own, and what tests them instead.
 TESTED_ELSEWHERE: dict[str, str] = {
     "testing/store_suite.py": "tests/store and tests/testing: every store runs it",
+    "core/version.py": "tests/test_packaging.py: the wheel is named by it",
 }
 
 # A path that exists on one developer's machine only. Tests may name a file under /tmp.
@@ -91,9 +92,7 @@ def test_a_module_says_what_it_is_for(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PYTHON, ids=named)
 def test_no_module_is_a_dumping_ground(path: Path) -> None:
-    names = {
-        part.removesuffix(".py").removeprefix("test_").strip("_") for part in path.relative_to(ROOT).parts
-    }
+    names = {part.removesuffix(".py").removeprefix("test_").strip("_") for part in path.relative_to(ROOT).parts}
 
     assert not names & DUMPING_GROUNDS
 
@@ -119,9 +118,7 @@ def test_a_function_fits_on_a_screen(path: Path) -> None:
 def test_a_package_gathers_names_and_holds_no_logic(path: Path) -> None:
     module = ast.parse(path.read_text(encoding="utf-8"))
 
-    defined = {
-        n.name for n in module.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    }
+    defined = {n.name for n in module.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
 
     # A module's own __getattr__ is how a name is imported at its first use.
     assert defined <= {"__getattr__", "__dir__"}

@@ -137,9 +137,7 @@ CODES: dict[ErrorCode, Meaning] = {
         False,
         "A task's arguments or result exceed the broker's limit. Send a reference to the data instead.",
     ),
-    ErrorCode.FRAME_TOO_LARGE: Meaning(
-        False, True, "A frame is longer than the broker reads. Split the request."
-    ),
+    ErrorCode.FRAME_TOO_LARGE: Meaning(False, True, "A frame is longer than the broker reads. Split the request."),
     ErrorCode.BATCH_TOO_LARGE: Meaning(
         False, False, "One request holds too many tasks or bytes to be one atomic change. Split it."
     ),
@@ -188,9 +186,7 @@ CODES: dict[ErrorCode, Meaning] = {
     ErrorCode.PROTOCOL_VIOLATION: Meaning(
         False, True, "Bytes or messages that the protocol does not allow. A bug of the sender."
     ),
-    ErrorCode.INTERNAL: Meaning(
-        False, True, "A bug in the broker; its log has the details. Please report it."
-    ),
+    ErrorCode.INTERNAL: Meaning(False, True, "A bug in the broker; its log has the details. Please report it."),
 }
 
 

@@ -39,13 +39,7 @@ class Tier(Enum):
     @classmethod
     def of(cls, priority: int) -> "Tier":
         """Return the tier that holds *priority*."""
-        return (
-            cls.HIGH
-            if priority >= cls.HIGH.lowest
-            else cls.NORMAL
-            if priority >= cls.NORMAL.lowest
-            else cls.LOW
-        )
+        return cls.HIGH if priority >= cls.HIGH.lowest else cls.NORMAL if priority >= cls.NORMAL.lowest else cls.LOW
 
 
 def parse_priority(value: int | str) -> Priority:

@@ -25,8 +25,8 @@ def check_queue_name(name: str) -> None:
 class QueueView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the broker tells about one queue: what it holds now, and totals since it exists.
 
-    ``workers`` counts the live workers that serve it; ``oldest_ready_at`` is the enqueue
-    time of the first task of its most urgent flow, or None when nothing is ready.
+    ``workers`` counts the connected workers that serve it; ``names_unserved`` are the names
+    of waiting tasks that none of them has a handler for (only when one queue is asked for).
     """
 
     name: str
@@ -44,5 +44,4 @@ class QueueView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cancelled_total: int
     purged_total: int
     purging: bool = False
-    ready_by_priority: dict[int, int] | None = None
     names_unserved: list[str] | None = None

@@ -8,7 +8,7 @@ Encodings are MessagePack arrays: a field may be added at the end, with a defaul
 never removed or moved (https://jcristharif.com/msgspec/schema-evolution.html).
 """
 
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
@@ -63,9 +63,7 @@ class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             if not low <= value <= high:
                 raise ValueError(f"task {self.name!r}: {field} must be {low} to {high}; got {value}")
         if self.codec not in CODECS:
-            raise ValueError(
-                f"task {self.name!r}: codec must be one of {', '.join(CODECS)}; got {self.codec!r}"
-            )
+            raise ValueError(f"task {self.name!r}: codec must be one of {', '.join(CODECS)}; got {self.codec!r}")
 
 
 CODECS = ("msgpack", "json")
@@ -83,7 +81,7 @@ class Task(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def build(cls, name: str) -> "TaskBuilder":
-        """Start a task by the name of its handler: ``Task.build("mail.send").args("a@b.c").priority("high").task()``."""
+        """Start a task by its handler's name: ``Task.build("mail.send").args("a@b.c").priority("high").task()``."""
         return TaskBuilder(TaskSpec(name))
 
 
@@ -191,8 +189,3 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     failure: TaskFailure | None = None
     result: bytes | None = None
     codec: str = "msgpack"
-
-
-def encode_call(*args: Any, **kwargs: Any) -> bytes:
-    """Return the MessagePack payload of a call (a convenience for tests and small programs)."""
-    return msgspec.msgpack.encode((args, kwargs))

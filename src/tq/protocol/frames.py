@@ -7,7 +7,6 @@ at most one incomplete frame, and refuses a too long one from its header alone.
 """
 
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from tq.core.errors import RemoteProtocolError
@@ -15,6 +14,7 @@ from tq.core.errors import RemoteProtocolError
 HEADER = struct.Struct(">IBBI")
 HEADER_BYTES = HEADER.size
 FRAME_BYTES_MAX = 1024 * 1024
+"""The longest body, unless a side says otherwise."""
 CORRELATION_MAX = 0xFFFF_FFFF
 
 
@@ -24,6 +24,11 @@ class Frame(NamedTuple):
     kind: int
     correlation: int
     body: bytes
+
+    @property
+    def size(self) -> int:
+        """How many bytes it took on the wire."""
+        return HEADER_BYTES + len(self.body)
 
 
 class FrameTooLong(RemoteProtocolError):
@@ -44,20 +49,31 @@ class FrameReader:
     def __init__(self, body_bytes_max: int = FRAME_BYTES_MAX) -> None:
         self.body_bytes_max = body_bytes_max
         self._buffer = bytearray()
+        # How long the buffer must be before it is worth a look: without it, a long frame
+        # that arrives in small reads would be copied at each of them.
+        self._wanted = HEADER_BYTES
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """Yield the frames that *data* completes, in order; consume the iterator whole.
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+        """Return the frames that *data* completes, in order.
+
+        Whole frames in *data* that precede a broken one are lost with the connection:
+        a peer that breaks the rules is promised nothing.
 
         Raises:
             FrameTooLong: A header announces a body over the limit.
             RemoteProtocolError: A header has flags that this version does not know.
         """
-        # Most reads bring whole frames: then nothing is copied into the buffer.
         if self._buffer:
             self._buffer += data
+            if len(self._buffer) < self._wanted:
+                return []
             data = bytes(self._buffer)
             self._buffer.clear()
+        elif not isinstance(data, bytes):
+            data = bytes(data)
+        frames: list[Frame] = []
         start, end = 0, len(data)
+        self._wanted = HEADER_BYTES
         while end - start >= HEADER_BYTES:
             length, kind, flags, correlation = HEADER.unpack_from(data, start)
             if length > self.body_bytes_max:
@@ -66,10 +82,13 @@ class FrameReader:
                 raise RemoteProtocolError(f"frame flags {flags:#04x}; this version knows none")
             after = start + HEADER_BYTES + length
             if after > end:
+                self._wanted = after - start
                 break
-            yield Frame(kind, correlation, data[start + HEADER_BYTES : after])
+            frames.append(Frame(kind, correlation, data[start + HEADER_BYTES : after]))
             start = after
-        self._buffer += data[start:]
+        if start < end:
+            self._buffer += data[start:]
+        return frames
 
     @property
     def pending_bytes(self) -> int:

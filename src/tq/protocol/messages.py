@@ -264,7 +264,7 @@ class Unwait(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Waited(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Answer to `Wait`: those that have ended already, and those that are unknown; the others will be pushed."""
+    """Answer to `Wait`: those that have ended already, those that are unknown; the others will be pushed."""
 
     ended: list[TaskResult]
     unknown: list[bytes]

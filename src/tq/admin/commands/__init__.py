@@ -1,0 +1,1 @@
+"""The commands of tq-admin, a module a noun."""

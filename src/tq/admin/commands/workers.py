@@ -1,0 +1,36 @@
+"""Workers: who is connected, what they hold, and what ails them."""
+
+from tq.admin.answer import Answer, Cell, Listing, at, document
+from tq.admin.operator import Operated
+from tq.core.worker import WorkerView
+
+
+def workers(*, operator: Operated) -> Answer:
+    """List the live workers."""
+    views = sorted(operator.client.workers(), key=lambda view: (view.info.name, view.session))
+    header = ("WORKER", "HOST", "PID", "POOL", "CONCURRENCY", "HELD", "STARTED", "QUEUES", "SEEN", "STATE")
+    rows: list[tuple[Cell, ...]] = [
+        (
+            view.info.name,
+            view.info.host,
+            str(view.info.pid),
+            view.info.pool,
+            view.info.concurrency,
+            view.held,
+            view.started,
+            ", ".join(view.queues),
+            at(view.seen_at),
+            _state(view),
+        )
+        for view in views
+    ]
+    return Answer(document(views), [Listing(header, rows, "There are no workers.")])
+
+
+def _state(view: WorkerView) -> str:
+    """Return what is remarkable about a worker, most pressing first."""
+    if not view.connected:
+        return "disconnected"
+    if view.blocked_by is not None:
+        return f"blocked by {view.blocked_by}"
+    return "isolating a suspect" if view.isolating else "connected"

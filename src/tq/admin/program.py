@@ -1,0 +1,85 @@
+"""The program: from the words after ``tq-admin`` to an answer on standard output and an exit code.
+
+    0  done
+    1  the broker refused, there is no such thing, or the question was not answered with yes
+    2  the command line or a setting is wrong
+    3  no broker answered
+
+Invariant: standard output holds the answer or nothing; what went wrong is on standard error.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cyclopts import App, CycloptsError
+
+from tq.admin.answer import EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE
+from tq.admin.commands.broker import ping, stats
+from tq.admin.commands.dead import dead
+from tq.admin.commands.queues import queue, queues
+from tq.admin.commands.tasks import task, tasks
+from tq.admin.commands.workers import workers
+from tq.admin.config import AdminSettings
+from tq.admin.operator import Declined, Operator, ask
+from tq.admin.render import print_answer, print_error
+from tq.client import SyncClient, TcpDialer
+from tq.core.errors import BrokerError, ProtocolError, TransportError, UsageError
+
+
+class Failure(NamedTuple):
+    """What went wrong, for standard error."""
+
+    code: str
+    exit_code: int
+
+
+def add_commands(app: App) -> None:
+    """Give *app* the commands of tq-admin."""
+    for command in (ping, stats, queues, queue, tasks, task, workers, dead):
+        app.command(command)
+
+
+def run(app: App, words: Sequence[str], settings: AdminSettings) -> int:
+    """Do what *words* say and return the exit code; whatever goes wrong is told, never raised."""
+    try:
+        command, bound, left_out = app.parse_args(words)
+        if "operator" not in left_out:
+            # Help, or the version: it prints itself.
+            command(*bound.args, **bound.kwargs)
+            return EXIT_OK
+        timeout_s = settings.timeout_ms / 1_000
+        dialer = TcpDialer.of(settings.url)
+        with SyncClient(dialer, request_timeout_s=timeout_s, connect_timeout_s=timeout_s) as client:
+            answer = command(*bound.args, **bound.kwargs, operator=Operator(client, ask))
+        print_answer(answer, sys.stdout, as_json=settings.json)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads our output (`| head`) has seen enough. The interpreter flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except (BrokerError, CycloptsError, Declined, ProtocolError, TransportError, UsageError) as error:
+        return tell(error, as_json=settings.json)
+    exit_code: int = answer.exit_code
+    return exit_code
+
+
+def tell(error: Exception, *, as_json: bool) -> int:
+    """Say on standard error what went wrong, and return the exit code for it."""
+    failure = failure_of(error)
+    print_error(failure.code, str(error), failure.exit_code, sys.stderr, as_json=as_json)
+    return failure.exit_code
+
+
+def failure_of(error: Exception) -> Failure:
+    """Return the code and the exit code that *error* stands for."""
+    match error:
+        case BrokerError():
+            return Failure(error.code.value, EXIT_REFUSED)
+        case Declined():
+            return Failure("declined", EXIT_REFUSED)
+        case TransportError() | ProtocolError():
+            return Failure("unavailable", EXIT_UNAVAILABLE)
+        case _:
+            return Failure("usage", EXIT_USAGE)

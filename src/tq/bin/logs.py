@@ -1,0 +1,74 @@
+"""Logs: entries of structlog and of the standard library leave by one door, standard error, in one form.
+
+    console   a line for people, in colours where standard error is a terminal
+    json      one JSON object a line: timestamp (UTC), level, logger, event, and the entry's own fields
+
+What is said with ``extra=`` (such as the task's id in a handler's log) is a field of the entry.
+"""
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import TextIO
+
+import msgspec
+import structlog
+from structlog.typing import Processor
+
+
+def configure(level: str, form: str, stream: TextIO | None = None, filters: Iterable[logging.Filter] = ()) -> None:
+    """Send every entry of at least *level* to *stream* (default: standard error) as *form*, console or json.
+
+    Each of *filters* sees every entry first, and may add fields to it.  A second call
+    replaces the first.
+    """
+    stream = sys.stderr if stream is None else stream
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        # A logger made before this call must not keep the manner it had then.
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(form, stream),
+            ],
+        )
+    )
+    for each in filters:
+        handler.addFilter(each)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(threshold)
+    logging.captureWarnings(capture=True)
+
+
+def _rendering(form: str, stream: TextIO) -> list[Processor]:
+    """Return the processors that make an entry a line."""
+    if form == "console":
+        return [
+            structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
+    return [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(serializer=_as_json),
+    ]
+
+
+def _as_json(entry: object, **_options: object) -> str:
+    """Return an entry as one line of JSON; a value that JSON has no word for is its text."""
+    return msgspec.json.encode(entry, enc_hook=str).decode()

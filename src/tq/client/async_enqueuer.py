@@ -1,0 +1,94 @@
+"""The single enqueues of one turn of the event loop, sent as one frame.
+
+A hundred callers that enqueue one task each cost the broker, and the network, little
+more than one.  Invariant: a refused task fails its own caller and no other.
+"""
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from tq.client.async_connection import fail
+from tq.client.batches import Batch, EnqueueOutcome, FrameCutter
+from tq.core.errors import BrokerError, ErrorCode, broker_error
+from tq.core.task import Task
+from tq.protocol.messages import Enqueue, Enqueued, Limits
+
+# After these the frame, or each of its tasks, may have been enqueued or may yet be: it is not taken apart.
+_FINAL = frozenset({ErrorCode.OUTCOME_UNKNOWN, ErrorCode.INTERNAL})
+
+
+class _Waiting(NamedTuple):
+    """One caller's task; the future ends with it."""
+
+    task: Task
+    done: asyncio.Future[None]
+
+
+class AsyncEnqueuer:
+    """Collects single tasks; *send* carries one frame to the broker, over lost connections and all."""
+
+    def __init__(self, cutter: FrameCutter, send: Callable[[Enqueue], Awaitable[Enqueued]]) -> None:
+        self._cutter = cutter
+        self._send = send
+        self._waiting: list[_Waiting] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def enqueue(self, task: Task, limits: Limits) -> None:
+        """Enqueue *task*, which has an id and has been checked.
+
+        Raises:
+            BrokerError: The broker refused it.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._flush, loop, limits)
+        waiting = _Waiting(task, loop.create_future())
+        self._waiting.append(waiting)
+        await waiting.done
+
+    async def close(self) -> None:
+        """Wait for the frames on their way to end."""
+        while self._sending:
+            await asyncio.wait(self._sending)
+
+    def _flush(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
+        waiting, self._waiting = self._waiting, []
+        for batch in self._cutter.cut([one.task for one in waiting], limits, EnqueueOutcome()):
+            callers = waiting[batch.first : batch.first + len(batch.frame.tasks)]
+            sending = loop.create_task(self._carry(batch, callers, limits))
+            self._sending.add(sending)
+            sending.add_done_callback(self._sending.discard)
+
+    async def _carry(self, batch: Batch, callers: list[_Waiting], limits: Limits) -> None:
+        try:
+            answer = await self._send(batch.frame)
+        except BrokerError as refusal:
+            if len(callers) == 1 or refusal.retryable or refusal.code in _FINAL:
+                _tell(callers, refusal)
+            else:
+                await self._carry_apart(callers, limits)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the callers' to handle
+            _tell(callers, error)
+        except asyncio.CancelledError:
+            for caller in callers:
+                caller.done.cancel()
+            raise
+        else:
+            for index, code, text in answer.refused:
+                _tell([callers[index]], broker_error(code, text))
+            for caller in callers:
+                if not caller.done.done():
+                    caller.done.set_result(None)
+
+    async def _carry_apart(self, callers: list[_Waiting], limits: Limits) -> None:
+        # A frame is refused whole for the sake of one task: nothing is enqueued, and each is tried on its own.
+        for caller in callers:
+            for batch in self._cutter.cut([caller.task], limits, EnqueueOutcome()):
+                await self._carry(batch, [caller], limits)
+
+
+def _tell(callers: list[_Waiting], error: Exception) -> None:
+    for caller in callers:
+        fail(caller.done, copy.copy(error))

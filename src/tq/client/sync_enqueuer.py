@@ -1,0 +1,32 @@
+"""Single enqueues of threads: each is a frame of its own, the broker commits them together.
+
+It is the counterpart of `tq.client.async_enqueuer`, which collects those of a loop turn.
+"""
+
+from collections.abc import Callable
+
+from tq.client.batches import EnqueueOutcome, FrameCutter
+from tq.core.errors import broker_error
+from tq.core.task import Task
+from tq.protocol.messages import Enqueue, Enqueued, Limits
+
+
+class SyncEnqueuer:
+    """Sends single tasks; *send* carries one frame to the broker, over lost connections and all."""
+
+    def __init__(self, cutter: FrameCutter, send: Callable[[Enqueue], Enqueued]) -> None:
+        self._cutter = cutter
+        self._send = send
+
+    def enqueue(self, task: Task, limits: Limits) -> None:
+        """Enqueue *task*, which has an id and has been checked.
+
+        Raises:
+            BrokerError: The broker refused it.
+        """
+        for batch in self._cutter.cut([task], limits, EnqueueOutcome()):
+            for _, code, text in self._send(batch.frame).refused:
+                raise broker_error(code, text)
+
+    def close(self) -> None:
+        """Do nothing: what is on its way is its caller's."""

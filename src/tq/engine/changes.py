@@ -1,0 +1,104 @@
+"""Changes: what a batch of commands writes, and what it lets out once that is durable.
+
+Invariant: a read through `Changes` sees the batch being built, over everything
+committed before it.  Nothing in the outward part (deliveries, results, revocations) may
+leave the broker before the writes are committed.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import msgspec
+
+from tq.core.outcome import TaskResult
+
+SCAN_BYTES_MAX = 1 << 20
+
+
+class Reader(Protocol):
+    """What the engine reads through: ordered bytes."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of *key*, or None."""
+        ...
+
+    def scan(self, start: bytes, end: bytes, limit: int, bytes_max: int = SCAN_BYTES_MAX) -> list[tuple[bytes, bytes]]:
+        """Return up to *limit* rows with start <= key < end, ascending.
+
+        Stops after the row with which keys and values reach *bytes_max*.
+        """
+        ...
+
+
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """Records to push to a worker under a token."""
+
+    session: bytes
+    token: int
+    alone: bool
+    records: list[bytes]
+
+
+class Revocation(msgspec.Struct, frozen=True, gc=False):
+    """Leases that a worker no longer has: (token, index) pairs."""
+
+    session: bytes
+    tasks: list[tuple[int, int]]
+
+
+class Ending(msgspec.Struct, frozen=True, gc=False):
+    """A task's end, for the connection numbers that wait for it."""
+
+    waiters: frozenset[int]
+    result: TaskResult
+
+
+class Changes:
+    """One batch under construction.
+
+    ``writes`` is what the store commits: key to value, or to None for a deletion.
+    ``promised`` is set when somebody will be told that it is durable: only then need the
+    commit be synced (deliveries alone need not: a lost one is a lease that expires).
+    """
+
+    __slots__ = ("_reader", "deliveries", "endings", "expiring", "promised", "revocations", "writes")
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.writes: dict[bytes, bytes | None] = {}
+        self.promised = False
+        self.deliveries: list[Delivery] = []
+        self.revocations: list[Revocation] = []
+        self.endings: list[Ending] = []
+        self.expiring: dict[int, list[bytes]] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of *key* as this batch sees it."""
+        writes = self.writes
+        return writes[key] if key in writes else self._reader.get(key)
+
+    def scan(self, start: bytes, end: bytes, limit: int, bytes_max: int = SCAN_BYTES_MAX) -> list[tuple[bytes, bytes]]:
+        """Return rows as `Reader.scan`, as this batch sees them.
+
+        A page may be shorter than asked for although more rows follow it, but it is empty
+        only if none do.
+        """
+        writes = self.writes
+        mine = sorted(key for key in writes if start <= key < end)
+        if not mine:
+            return self._reader.scan(start, end, limit, bytes_max)
+        while True:
+            stored = self._reader.scan(start, end, limit, bytes_max)
+            # Beyond the last stored row of a cut page there may be others that come before mine.
+            whole = not stored or (len(stored) < limit and sum(len(k) + len(v) for k, v in stored) < bytes_max)
+            horizon = end if whole else stored[-1][0] + b"\0"
+            rows = _merge(stored, ((key, writes[key]) for key in mine if key < horizon))
+            if rows or whole:
+                return rows[:limit]
+            start = horizon
+
+
+def _merge(stored: list[tuple[bytes, bytes]], mine: Iterable[tuple[bytes, bytes | None]]) -> list[tuple[bytes, bytes]]:
+    merged: dict[bytes, bytes | None] = dict(stored)
+    merged.update(mine)
+    return [(key, value) for key, value in sorted(merged.items()) if value is not None]

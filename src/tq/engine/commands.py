@@ -1,0 +1,187 @@
+"""Commands: everything the engine can be asked to do, each with the type of its answer.
+
+They share the vocabulary's values with the wire's messages but are not messages: a
+session here is who the broker knows the peer to be, never what the peer claims.
+"""
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from tq.core.outcome import TaskFailure, TaskResult
+from tq.core.queue import QueueView
+from tq.core.task import TaskSpec, TaskView
+from tq.core.worker import WorkerInfo, WorkerView
+
+A = TypeVar("A")
+
+
+class Command(msgspec.Struct, Generic[A], frozen=True, gc=False):
+    """Something the engine can be asked to do, answered by an ``A``."""
+
+
+class Registered(msgspec.Struct, frozen=True, gc=False):
+    """Answer to `Register`: whether the session was known, and the (token, index) pairs it does not hold."""
+
+    resumed: bool
+    lost: list[tuple[int, int]]
+
+
+class Enqueue(Command[list[tuple[int, str, str]]], frozen=True, gc=False):
+    """Tasks as (id, index into specs, payload), under a frame id that a resend repeats."""
+
+    frame_id: bytes
+    specs: list[TaskSpec]
+    tasks: list[tuple[bytes, int, bytes]]
+
+
+class Register(Command[Registered], frozen=True, gc=False):
+    """A worker connects, for the first time or again; ``held`` as (token, indexes, started indexes)."""
+
+    session: bytes
+    secret: bytes
+    info: WorkerInfo
+    held: list[tuple[int, list[int], list[int]]]
+
+
+class Subscribe(Command[None], frozen=True, gc=False):
+    """A worker names the queues it serves, with their weights."""
+
+    session: bytes
+    queues: list[tuple[str, int]]
+    weighted: bool
+
+
+class SetWindow(Command[None], frozen=True, gc=False):
+    """A worker says how much it is willing to hold."""
+
+    session: bytes
+    tasks: int
+    payload_bytes: int
+
+
+class Settle(Command[list[tuple[int, int]]], frozen=True, gc=False):
+    """Outcomes of a worker: ``done`` as (token, index, result)."""
+
+    session: bytes
+    done: list[tuple[int, int, bytes | None]]
+    failed: list["FailedAttempt"]
+
+
+class FailedAttempt(msgspec.Struct, frozen=True, gc=False):
+    """One failed attempt; ``retry_after_ms`` overrides the policy's wait, ``reject`` ends the attempts."""
+
+    token: int
+    index: int
+    failure: TaskFailure
+    retry_after_ms: int | None
+    reject: bool
+
+
+class MarkStarted(Command[None], frozen=True, gc=False):
+    """These tasks really run."""
+
+    session: bytes
+    tasks: list[tuple[int, int]]
+
+
+class Release(Command[None], frozen=True, gc=False):
+    """These tasks come back unstarted."""
+
+    session: bytes
+    tasks: list[tuple[int, int]]
+
+
+class Beat(Command[None], frozen=True, gc=False):
+    """A worker process lives."""
+
+    session: bytes
+    blocked_by: str | None
+
+
+class Disconnect(Command[None], frozen=True, gc=False):
+    """A worker's connection ended; it may come back within its lease time."""
+
+    session: bytes
+
+
+class Leave(Command[None], frozen=True, gc=False):
+    """A worker leaves for good."""
+
+    session: bytes
+
+
+class Wait(Command[tuple[list[TaskResult], list[bytes]]], frozen=True, gc=False):
+    """A connection wants to hear how these tasks end."""
+
+    connection: int
+    ids: list[bytes]
+
+
+class Unwait(Command[None], frozen=True, gc=False):
+    """A connection no longer wants to hear of these tasks; None: of any."""
+
+    connection: int
+    ids: list[bytes] | None
+
+
+class Get(Command[list[TaskView | None]], frozen=True, gc=False):
+    """Look tasks up."""
+
+    ids: list[bytes]
+
+
+class ListTasks(Command[tuple[list[TaskView], bytes | None]], frozen=True, gc=False):
+    """A page of the tasks in one state."""
+
+    state: str
+    queue: str | None
+    limit: int
+    cursor: bytes | None
+
+
+class Cancel(Command[list[tuple[bytes, str, str]]], frozen=True, gc=False):
+    """Withdraw tasks that are ready or scheduled."""
+
+    ids: list[bytes]
+
+
+class ListQueues(Command[list[QueueView]], frozen=True, gc=False):
+    """All queues, or the one named."""
+
+    name: str | None
+
+
+class PauseQueue(Command[int], frozen=True, gc=False):
+    """Stop handing out tasks of a queue, or go on."""
+
+    name: str
+    paused: bool
+
+
+class PurgeQueue(Command[int], frozen=True, gc=False):
+    """Drop what is ready and scheduled in a queue."""
+
+    name: str
+
+
+class RedriveDead(Command[int], frozen=True, gc=False):
+    """Put dead letters back into their queue: those named, else all of ``queue``."""
+
+    queue: str | None
+    ids: list[bytes]
+
+
+class ForgetDead(Command[int], frozen=True, gc=False):
+    """Forget dead letters: those named, else all of ``queue``."""
+
+    queue: str | None
+    ids: list[bytes]
+
+
+class ListWorkers(Command[list[WorkerView]], frozen=True, gc=False):
+    """All live workers."""
+
+
+class Tick(Command[None], frozen=True, gc=False):
+    """Time has passed: do a slice of what it brings."""

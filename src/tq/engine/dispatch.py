@@ -1,0 +1,245 @@
+"""Dispatch: which ready task goes to which worker next.
+
+Workers that serve the same queues with the same handlers share a *lane*: a heap of the
+flows that have something for them, ordered by their heads: more urgent first, then by
+weight where the worker asked for weights, then older first.  Policy lives in this order
+and nowhere in the store, so it can change over any backlog.
+
+Invariant: a key in a lane's heap is never above the flow's present key: appending to a
+flow does not change its head, taking from it only raises its key, and what comes back to
+its front enters the heap anew.  So the true first is found by correcting the top.
+"""
+
+from heapq import heappop, heappush, heapreplace
+from typing import NamedTuple
+
+from tq.core.lifecycle import Step, TaskState, after
+from tq.engine.changes import Changes, Delivery
+from tq.engine.flows import Flow, QueuedTask
+from tq.engine.leases import Leases
+from tq.engine.queues import Queue, Queues
+from tq.engine.workers import WorkerSession
+
+DELIVERY_TASKS_MAX = 500
+DELIVERY_BYTES_MAX = 256 * 1024
+BATCH_TASKS_MAX = 4_000
+# Beyond so many queues, the ready tasks are not counted to share them out evenly.
+_SHARED_QUEUES_MAX = 16
+
+_Key = tuple[int, float, int]
+_Entry = tuple[int, float, int, int, Flow]
+
+
+class LaneId(NamedTuple):
+    """What workers of one lane have in common."""
+
+    queues: tuple[tuple[str, int], ...]
+    weighted: bool
+    names: frozenset[str]
+
+
+class Lane:
+    """The flows that a set of like workers serves, in the order in which they are to be served."""
+
+    def __init__(self, lane_id: LaneId, queues: dict[Queue, int]) -> None:
+        self.id = lane_id
+        self.weights = queues
+        self.workers: list[WorkerSession] = []
+        self._heap: list[_Entry] = []
+        self._keys: dict[Flow, _Key] = {}
+        self._passes: dict[Queue, float] = dict.fromkeys(queues, 0.0)
+        self._pass_now = 0.0
+        self._tie = 0
+
+    def wake(self, flow: Flow) -> None:
+        """*flow* has tasks to hand out."""
+        if flow not in self._keys and flow.name in self.id.names:
+            if self.id.weighted:
+                # A queue that comes back from idleness starts where the others are: it has saved up nothing.
+                self._passes[flow.queue] = max(self._passes[flow.queue], self._pass_now)
+            self._push(flow, (flow.rank, self._passes[flow.queue], 0))
+
+    def wake_front(self, flow: Flow) -> None:
+        """*flow* has a new head, older than those before."""
+        if flow.name in self.id.names:
+            self._push(flow, (flow.rank, self._passes[flow.queue], 0))
+
+    def take(self, count: int, bytes_max: int, changes: Changes) -> list[QueuedTask]:
+        """Take up to *count* tasks off the front, until their records reach *bytes_max*."""
+        taken: list[QueuedTask] = []
+        size = 0
+        while len(taken) < count and size < bytes_max:
+            flow = self._top(changes)
+            if flow is None:
+                break
+            task = flow.head(changes)
+            limit = self._second()
+            step = 1 / self.weights[flow.queue] if self.id.weighted else 0.0
+            while task is not None and len(taken) < count and size < bytes_max:
+                key = (flow.rank, self._passes[flow.queue], task.seq)
+                if limit is not None and key > limit:
+                    break
+                flow.take(task)
+                taken.append(task)
+                size += len(task.record)
+                if step:
+                    self._pass_now = self._passes[flow.queue]
+                    self._passes[flow.queue] += step
+                task = flow.head(changes)
+            flow.raise_floor(changes)
+        return taken
+
+    @property
+    def idle(self) -> bool:
+        """Whether no flow is known to have anything."""
+        return not self._heap
+
+    def _push(self, flow: Flow, key: _Key) -> None:
+        self._tie += 1
+        self._keys[flow] = key
+        heappush(self._heap, (*key, self._tie, flow))
+
+    def _top(self, changes: Changes) -> Flow | None:
+        heap = self._heap
+        while heap:
+            rank, at, seq, _, flow = heap[0]
+            if self._keys.get(flow) != (rank, at, seq):
+                heappop(heap)  # an entry that a newer one of the same flow has replaced
+                continue
+            head = flow.head(changes) if flow.live and not flow.queue.row.paused else None
+            if head is None:
+                heappop(heap)
+                del self._keys[flow]
+                continue
+            key = (rank, self._passes[flow.queue], head.seq)
+            if key == (rank, at, seq):
+                return flow
+            self._tie += 1
+            self._keys[flow] = key
+            heapreplace(heap, (*key, self._tie, flow))
+        return None
+
+    def _second(self) -> _Key | None:
+        """Return the least key of the other entries; their true keys are not below it."""
+        others = self._heap[1:3]
+        return min(others)[:3] if others else None
+
+
+class Dispatcher:
+    """Hands ready tasks to workers that have room."""
+
+    def __init__(self, queues: Queues, leases: Leases) -> None:
+        self._queues = queues
+        self._leases = leases
+        self._lanes: dict[LaneId, Lane] = {}
+        self._lane_of: dict[bytes, Lane] = {}
+
+    def subscribe(self, worker: WorkerSession, queues: dict[Queue, int], *, weighted: bool) -> None:
+        """Let *worker* serve *queues*, with their weights."""
+        self.unsubscribe(worker)
+        lane_id = LaneId(tuple((queue.row.name, weight) for queue, weight in queues.items()), weighted, worker.names)
+        lane = self._lanes.get(lane_id)
+        if lane is None:
+            lane = self._lanes[lane_id] = Lane(lane_id, queues)
+            for queue in queues:
+                queue.lanes.append(lane)
+                self.wake_all(queue)
+        lane.workers.append(worker)
+        self._lane_of[worker.session] = lane
+        worker.queues = [queue.row.name for queue in queues]
+
+    def unsubscribe(self, worker: WorkerSession) -> None:
+        """Let *worker* serve nothing."""
+        lane = self._lane_of.pop(worker.session, None)
+        if lane is None:
+            return
+        lane.workers.remove(worker)
+        if not lane.workers:
+            del self._lanes[lane.id]
+            for queue in lane.weights:
+                queue.lanes.remove(lane)
+
+    @staticmethod
+    def wake_all(queue: Queue) -> None:
+        """Let all lanes look at all flows of *queue*: a lane is new, or the queue was resumed."""
+        for flow in queue.flows.values():
+            queue.wake(flow)
+
+    def workers_of(self, queue: Queue) -> int:
+        """Return how many connected workers serve *queue*."""
+        lanes = [lane for lane in self._lanes.values() if queue in lane.weights]
+        return sum(worker.connected for lane in lanes for worker in lane.workers)
+
+    def names_served(self, queue: Queue) -> set[str]:
+        """Return the task names that some worker of *queue* has a handler for."""
+        names: set[str] = set()
+        for lane in self._lanes.values():
+            if queue in lane.weights:
+                names |= lane.id.names
+        return names
+
+    def dispatch(self, changes: Changes) -> bool:
+        """Hand out what can be, up to a batch's worth; tells whether there may be more."""
+        budget = BATCH_TASKS_MAX
+        for lane in self._lanes.values():
+            if self._queues.with_suspects:
+                self._isolate(lane, changes)
+            while not lane.idle:
+                workers = sorted(
+                    (worker for worker in lane.workers if worker.open and not worker.reserved),
+                    key=lambda worker: worker.held_tasks,
+                )
+                if not workers:
+                    break
+                share = self._share(lane, len(workers))
+                before = budget
+                for worker in workers:
+                    budget -= self._give(worker, lane, min(share, budget), changes)
+                    if budget <= 0:
+                        return True
+                if budget == before:
+                    break
+        return False
+
+    @staticmethod
+    def _share(lane: Lane, workers: int) -> int:
+        if workers == 1 or len(lane.weights) > _SHARED_QUEUES_MAX:
+            return DELIVERY_TASKS_MAX
+        ready = sum(queue.ready for queue in lane.weights)
+        return max(1, min(DELIVERY_TASKS_MAX, -(-ready // workers)))
+
+    def _give(self, worker: WorkerSession, lane: Lane, share: int, changes: Changes) -> int:
+        count = min(share, DELIVERY_TASKS_MAX, worker.window_tasks - worker.held_tasks)
+        bytes_max = min(DELIVERY_BYTES_MAX, worker.window_bytes - worker.held_bytes)
+        tasks = lane.take(count, bytes_max, changes)
+        if tasks:
+            self._deliver(worker, tasks, alone=False, changes=changes)
+        return len(tasks)
+
+    def _deliver(self, worker: WorkerSession, tasks: list[QueuedTask], *, alone: bool, changes: Changes) -> None:
+        assert after(TaskState.READY, Step.DELIVER) is TaskState.RUNNING
+        lease = self._leases.grant(worker.session, alone, tasks, changes)
+        for task in tasks:
+            worker.hold(task)
+        worker.isolating = alone
+        changes.deliveries.append(Delivery(worker.session, lease.token, alone, [task.record for task in tasks]))
+
+    def _isolate(self, lane: Lane, changes: Changes) -> None:
+        """Give suspects to workers that hold nothing; if there is none, let one run empty for them."""
+        for worker in lane.workers:
+            worker.reserved = False
+        for queue in [queue for queue in self._queues.with_suspects if queue in lane.weights]:
+            waiting = [task for task in queue.suspects if task.flow.name in lane.id.names]
+            for task in waiting if not queue.row.paused else ():
+                workers = [worker for worker in lane.workers if worker.connected and worker.window_tasks]
+                free = next((worker for worker in workers if worker.open and not worker.held_tasks), None)
+                if free is None:
+                    candidates = [worker for worker in workers if not worker.isolating]
+                    if candidates:
+                        min(candidates, key=lambda worker: worker.held_tasks).reserved = True
+                    return
+                queue.suspects.remove(task)
+                task.flow.aside.discard(task.seq)
+                self._deliver(free, [task], alone=True, changes=changes)
+            if not queue.suspects:
+                self._queues.with_suspects.discard(queue)

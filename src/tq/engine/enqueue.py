@@ -1,0 +1,179 @@
+"""Enqueue: a frame of tasks becomes rows, exactly once.
+
+Every frame carries an id.  Its answer is written in the same batch as its tasks, so a
+resend, on any connection and after any crash, finds the answer and changes nothing.
+Invariant: a frame is validated whole before its first write: a refusal writes nothing.
+"""
+
+from typing import NamedTuple
+
+from tq.core.errors import BatchTooLarge, ErrorCode, InvalidArgument, OutcomeUnknown, PayloadTooLarge
+from tq.core.ids import format_id, is_uuid7, made_at
+from tq.core.priority import PRIORITY_MAX
+from tq.core.task import TaskRecord, TaskSpec
+from tq.core.times import MINUTE
+from tq.engine.changes import Changes
+from tq.engine.commands import Enqueue
+from tq.engine.flows import Flow, QueuedTask
+from tq.engine.meta import Meta
+from tq.engine.queues import Queue, Queues
+from tq.engine.rows import (
+    FRAME,
+    TASK,
+    Answer,
+    FlowId,
+    decode_answer,
+    encode_record,
+    encode_row,
+    encode_spec,
+    fresh_record,
+    record_tail,
+    u64,
+)
+
+TASKS_MAX = 1_000
+BATCH_BYTES_MAX = 512 * 1024
+# How far ahead of the broker's clock a frame id may be: the client corrected its clock by the Welcome.
+_AHEAD_MS_MAX = 10 * MINUTE
+
+
+class _Place(NamedTuple):
+    """Where the tasks of one spec go."""
+
+    spec: TaskSpec
+    encoded: bytes
+    queue: Queue
+    flow: Flow
+
+
+class Enqueuer:
+    """Takes enqueue frames."""
+
+    def __init__(self, meta: Meta, queues: Queues, *, payload_bytes_max: int, frame_memory_ms: int) -> None:
+        self._meta = meta
+        self._queues = queues
+        self._payload_bytes_max = payload_bytes_max
+        self._frame_memory_ms = frame_memory_ms
+
+    def apply(self, command: Enqueue, now: int, changes: Changes) -> list[tuple[int, str, str]]:
+        """Enqueue the tasks of a frame; returns those refused, as (index, code, text).
+
+        Raises:
+            InvalidArgument, PayloadTooLarge, BatchTooLarge, OutcomeUnknown, TooManyQueues:
+                Nothing was written.
+        """
+        changes.promised = True
+        frame_key = FRAME + command.frame_id
+        if not is_uuid7(command.frame_id):
+            raise InvalidArgument(f"a frame id is a UUIDv7, 16 bytes; got {command.frame_id.hex()[:40]!r}")
+        answered = changes.get(frame_key)
+        if answered is not None:
+            return decode_answer(answered).refused
+        self._check(command, now)
+        refused = self._write(command, now, changes)
+        changes.writes[frame_key] = encode_row(Answer(refused))
+        return refused
+
+    def _check(self, command: Enqueue, now: int) -> None:
+        age_ms = now - made_at(command.frame_id)
+        if age_ms > self._frame_memory_ms:
+            raise OutcomeUnknown(
+                f"frame {format_id(command.frame_id)} is {age_ms} ms old; answers are kept {self._frame_memory_ms} ms"
+            )
+        if -age_ms > _AHEAD_MS_MAX:
+            raise InvalidArgument(f"frame {format_id(command.frame_id)} is {-age_ms} ms ahead of the broker's clock")
+        tasks = command.tasks
+        if len(tasks) > TASKS_MAX or len(command.specs) > TASKS_MAX:
+            raise BatchTooLarge(f"{TASKS_MAX} tasks a frame at most; got {len(tasks)} of {len(command.specs)} specs")
+        for spec in command.specs:
+            try:
+                spec.check()
+            except ValueError as error:
+                raise InvalidArgument(str(error)) from None
+        self._queues.check_room(command.specs)
+        spec_count = len(command.specs)
+        payload_bytes_max = self._payload_bytes_max
+        total = 0
+        for index, (task_id, spec_index, payload) in enumerate(tasks):
+            if len(task_id) != 16 or task_id[6] >> 4 != 7:
+                raise InvalidArgument(
+                    f"task {index} of the frame: an id is a UUIDv7, 16 bytes; got {task_id.hex()[:40]!r}"
+                )
+            if not 0 <= spec_index < spec_count:
+                raise InvalidArgument(f"task {index} of the frame: spec {spec_index} of {spec_count}")
+            size = len(payload)
+            if size > payload_bytes_max:
+                raise PayloadTooLarge(
+                    f"task {format_id(task_id)} ({command.specs[spec_index].name!r}): "
+                    f"a payload of {size} bytes; the limit is {payload_bytes_max}"
+                )
+            total += size
+        if total > BATCH_BYTES_MAX and len(tasks) > 1:
+            raise BatchTooLarge(f"{BATCH_BYTES_MAX} bytes of payload a frame at most; got {total}")
+
+    def _write(self, command: Enqueue, now: int, changes: Changes) -> list[tuple[int, str, str]]:
+        refused: list[tuple[int, str, str]] = []
+        writes, get = changes.writes, changes.get
+        seq = self._meta.next_seq(changes, len(command.tasks))
+        places = [self._place(spec, seq, changes) for spec in command.specs]
+        counts = [0] * len(places)
+        tail = record_tail(now)
+        for index, (task_id, spec_index, payload) in enumerate(command.tasks):
+            id_key = TASK + task_id
+            if get(id_key) is not None:
+                refused.append((index, ErrorCode.DUPLICATE_TASK.value, f"a task {format_id(task_id)} exists already"))
+                continue
+            spec, encoded, _, flow = places[spec_index]
+            record = fresh_record(task_id, encoded, payload, tail)
+            key = flow.prefix + u64(seq)
+            writes[key] = record
+            writes[id_key] = key
+            if flow.accepts_heads():
+                flow.append(QueuedTask(seq, task_id, flow, spec, record, now))
+            else:
+                flow.append_stored(seq)
+            counts[spec_index] += 1
+            seq += 1
+        for place, count in zip(places, counts, strict=True):
+            row = place.queue.row
+            row.pending += count
+            row.enqueued_total += count
+            place.queue.wake(place.flow)
+            self._queues.touch(place.queue)
+        return refused
+
+    def _place(self, spec: TaskSpec, seq: int, changes: Changes) -> _Place:
+        queue = self._queues.provide(spec.queue)
+        name = queue.name_number(spec.name, changes)
+        flow_id = FlowId(queue.number, queue.row.generation, PRIORITY_MAX - spec.priority, name)
+        return _Place(spec, encode_spec(spec), queue, self._queues.flow(queue, flow_id, seq, changes))
+
+
+def put_ready(meta: Meta, queues: Queues, queue: Queue, record: TaskRecord, changes: Changes) -> None:
+    """Put a task that exists already (its time has come, or it is redriven) at the end of its flow."""
+    spec = record.spec
+    seq = meta.next_seq(changes)
+    name = queue.name_number(spec.name, changes)
+    flow_id = FlowId(queue.number, queue.row.generation, PRIORITY_MAX - spec.priority, name)
+    flow = queues.flow(queue, flow_id, seq, changes)
+    encoded = encode_record(record)
+    key = flow.prefix + u64(seq)
+    changes.writes[key] = encoded
+    changes.writes[TASK + record.id] = key
+    queue.row.pending += 1
+    queues.touch(queue)
+    if record.losses:
+        # A suspect that failed, rather than died, this time: it stays one.
+        flow.append_aside(
+            QueuedTask(
+                seq, record.id, flow, spec, encoded,
+                record.enqueued_at, record.attempts, record.losses, record.generation,
+            )
+        )  # fmt: skip
+    elif flow.accepts_heads():
+        flow.append(
+            QueuedTask(seq, record.id, flow, spec, encoded, record.enqueued_at, record.attempts, 0, record.generation)
+        )
+    else:
+        flow.append_stored(seq)
+    queue.wake(flow)

@@ -1,0 +1,239 @@
+"""Flows: the lines in which ready tasks wait, one for each queue, priority and task name.
+
+A flow keeps the first few tasks of its line in memory (its heads) and knows where in the
+store the rest begins; a million tasks behind the heads cost disk only.
+
+Invariant, for each flow: every ready row with a seq below ``cursor`` is in ``heads``, in
+``returned``, aside as a suspect, or under a lease; rows from ``cursor`` on are in the
+store only, and exist only if ``unread``.  The persisted floor is never above a row that
+no lease names.  ``held`` counts the tasks of the flow that are under a lease.
+"""
+
+from collections import deque
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tq.core.task import TaskSpec
+from tq.engine.changes import Changes
+from tq.engine.rows import FLOW, READY, FlowId, decode_record, id_in, key_end, seq_of, u64
+
+if TYPE_CHECKING:
+    from tq.engine.leases import Lease
+    from tq.engine.queues import Queue
+
+HEADS_MAX = 1_024
+REFILL_ROWS = 512
+REFILL_BYTES = 256 * 1024
+# A floor is written once this many rows were taken: between two floors a restart walks that many tombstones at most.
+FLOOR_STEP = 4_096
+
+
+class QueuedTask(msgspec.Struct, gc=False):
+    """A ready or running task in memory: where its row is, and what dispatch and settle need.
+
+    ``lease`` and ``index`` are set while it is delivered; ``started_at`` once the worker
+    said that it runs.  ``losses`` above 0 makes it a suspect.
+    """
+
+    seq: int
+    id: bytes
+    flow: "Flow"
+    spec: TaskSpec
+    record: bytes
+    enqueued_at: int
+    attempts: int = 0
+    losses: int = 0
+    generation: int = 1
+    lease: "Lease | None" = None
+    index: int = 0
+    started_at: int = 0
+
+    @property
+    def key(self) -> bytes:
+        """The key of its ready row."""
+        return self.flow.prefix + self.seq.to_bytes(8, "big")
+
+
+class HeadsBudget:
+    """How many bytes of records all flows together keep in memory, against what they may."""
+
+    __slots__ = ("bytes_max", "used")
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.used = 0
+
+
+class Flow:
+    """One line of ready tasks.  Owned by its queue; dispatch takes from its front."""
+
+    __slots__ = (
+        "_budget", "_dropped", "_end", "_floor_written", "_heads", "_returned",
+        "aside", "cursor", "held", "id", "name", "prefix", "queue", "rank", "unread",
+    )  # fmt: skip
+
+    def __init__(self, flow_id: FlowId, queue: "Queue", budget: HeadsBudget) -> None:
+        self.id = flow_id
+        self.queue = queue
+        self.rank = flow_id.rank
+        self.name = queue.names[flow_id.name]
+        self.prefix = READY + flow_id.pack()
+        self.cursor = 0
+        self.unread = False
+        self.aside: set[int] = set()
+        self.held = 0
+        self._end = key_end(self.prefix)
+        self._budget = budget
+        self._heads: deque[QueuedTask] = deque()
+        self._returned: list[tuple[int, QueuedTask]] = []
+        self._dropped: set[int] = set()
+        self._floor_written: int | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether it belongs to the present generation of its queue (a purge ends one)."""
+        return self.id.generation == self.queue.row.generation
+
+    # ------------------------------------------------------------------ the end of the line
+
+    def accepts_heads(self) -> bool:
+        """Whether the next appended task is kept in memory."""
+        return not self.unread and len(self._heads) < HEADS_MAX and self._budget.used < self._budget.bytes_max
+
+    def append(self, task: QueuedTask) -> None:
+        """Put a fresh task at the end, in memory; only if `accepts_heads`."""
+        self._heads.append(task)
+        self._budget.used += len(task.record)
+        self.cursor = task.seq + 1
+
+    def append_stored(self, seq: int) -> None:
+        """Note a fresh task at the end that is in the store only."""
+        if not self.unread:
+            self.unread = True
+            self.cursor = seq
+
+    def append_aside(self, task: QueuedTask) -> None:
+        """Put a fresh suspect at the end, apart from the line."""
+        if not self.unread:
+            self.cursor = task.seq + 1
+            self._set_aside(task)
+        # Else it is found when the line has been read so far.
+
+    # ------------------------------------------------------------------ the front
+
+    def head(self, changes: Changes) -> QueuedTask | None:
+        """Return the task that is next, reading more of the line if need be; None when the line is empty."""
+        while True:
+            if not self._heads and self.unread:
+                self._refill(changes)
+            first = self._heads[0] if self._heads else None
+            if self._returned and (first is None or self._returned[0][0] < first.seq):
+                first = self._returned[0][1]
+            if first is None or first.seq not in self._dropped:
+                return first
+            self._dropped.discard(first.seq)
+            self.take(first)
+
+    def take(self, task: QueuedTask) -> None:
+        """Remove *task*, which `head` returned."""
+        if self._heads and self._heads[0] is task:
+            self._heads.popleft()
+            self._budget.used -= len(task.record)
+        else:
+            heappop(self._returned)
+
+    def give_back(self, task: QueuedTask, changes: Changes) -> None:
+        """Put a task back to its old place in the line, ahead of all that came later."""
+        task.lease = None
+        task.started_at = 0
+        if task.losses:
+            self._set_aside(task)
+        else:
+            heappush(self._returned, (task.seq, task))
+        if self._floor_written is None or task.seq < self._floor_written:
+            self._write_floor(task.seq, changes)
+
+    def drop(self, seq: int) -> None:
+        """Forget the task of *seq*, whose row has been deleted."""
+        if seq in self.aside:
+            self.aside.discard(seq)
+            self.queue.drop_suspect(seq)
+        elif seq < self.cursor:
+            self._dropped.add(seq)
+
+    def _set_aside(self, task: QueuedTask) -> None:
+        self.aside.add(task.seq)
+        self.queue.set_aside(task)
+
+    def _refill(self, changes: Changes) -> None:
+        tight = self._budget.used >= self._budget.bytes_max
+        limit = 1 if tight else REFILL_ROWS
+        rows = changes.scan(self.prefix + u64(self.cursor), self._end, limit, REFILL_BYTES)
+        if not rows:
+            self.unread = False
+            return
+        running = self.queue.running
+        for key, value in rows:
+            if id_in(value) in running:
+                continue
+            record = decode_record(value)
+            seq = seq_of(key)
+            task = QueuedTask(
+                seq, record.id, self, record.spec, value,
+                record.enqueued_at, record.attempts, record.losses, record.generation,
+            )  # fmt: skip
+            if task.losses:
+                self._set_aside(task)
+            else:
+                self._heads.append(task)
+                self._budget.used += len(value)
+        self.cursor = seq_of(rows[-1][0]) + 1
+
+    # ------------------------------------------------------------------ the floor
+
+    def open(self, seq: int, changes: Changes) -> None:
+        """Make the flow known to a restart before its first row, of *seq*, is written."""
+        self.cursor = seq
+        self._write_floor(seq, changes)
+
+    def reopen(self, floor: int) -> None:
+        """Take up a flow found at a restart: all that is in it is in the store."""
+        self.cursor = floor
+        self._floor_written = floor
+        self.unread = True
+
+    def raise_floor(self, changes: Changes) -> None:
+        """Write the floor if it has risen far enough to be worth a row."""
+        floor = self._heads[0].seq if self._heads else self.cursor
+        if self._floor_written is None or floor - self._floor_written < FLOOR_STEP:
+            return
+        if self._returned:
+            floor = min(floor, self._returned[0][0])
+        if self.aside:
+            floor = min(floor, *self.aside)
+        if floor - self._floor_written >= FLOOR_STEP:
+            self._write_floor(floor, changes)
+
+    def close(self, changes: Changes) -> None:
+        """Delete the flow's row: nothing of it is left but, perhaps, tasks under a lease."""
+        changes.writes[FLOW + self.prefix[1:]] = None
+        self._floor_written = None
+
+    def abandon(self) -> None:
+        """Give the memory of the heads back: the queue was purged."""
+        self._budget.used -= sum(len(task.record) for task in self._heads)
+        self._heads.clear()
+        self._returned.clear()
+        self._dropped.clear()
+        self.aside.clear()
+        self.unread = False
+
+    def is_empty(self) -> bool:
+        """Whether nothing is known to wait in it (rows not yet read count as waiting)."""
+        return not (self._heads or self._returned or self.unread or self.aside)
+
+    def _write_floor(self, floor: int, changes: Changes) -> None:
+        changes.writes[FLOW + self.prefix[1:]] = u64(floor)
+        self._floor_written = floor

@@ -1,0 +1,148 @@
+"""Leases: who may settle a delivery, and which of its tasks really run.
+
+Invariant: a task has at most one live lease; ``running`` holds exactly the tasks under
+one.  A token is issued once, ever (`tq.core.lease`).  A lease row names every task still
+under the lease by its ready key, and is rewritten when one is handed back or starts.
+"""
+
+from heapq import heapify, heappop, heappush
+
+from tq.core.lease import Token, first_token
+from tq.engine.changes import Changes
+from tq.engine.flows import QueuedTask
+from tq.engine.rows import LEASE, LeaseRow, encode_row, u64
+
+_DEADLINES_SLACK = 1_000
+
+
+class Lease:
+    """One delivery.  ``tasks`` by index; None once settled or handed back."""
+
+    __slots__ = ("alone", "live", "session", "tasks", "token")
+
+    def __init__(self, token: Token, session: bytes, alone: bool, tasks: list[QueuedTask | None]) -> None:  # noqa: FBT001 - positional for the row
+        self.token = token
+        self.session = session
+        self.alone = alone
+        self.tasks = tasks
+        self.live = sum(task is not None for task in tasks)
+
+
+class Leases:
+    """All live leases."""
+
+    def __init__(self) -> None:
+        self.running: dict[bytes, QueuedTask] = {}
+        self._by_token: dict[int, Lease] = {}
+        self._next_token = Token(0)
+        self._deadlines: list[tuple[int, int, int]] = []
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Issue tokens of *epoch* from now on."""
+        self._next_token = first_token(epoch)
+
+    def grant(self, session: bytes, alone: bool, tasks: list[QueuedTask], changes: Changes) -> Lease:  # noqa: FBT001 - as above
+        """Put *tasks* under a new lease of *session*."""
+        token = self._next_token
+        self._next_token = Token(token + 1)
+        lease = Lease(token, session, alone, list(tasks))
+        self._by_token[token] = lease
+        running = self.running
+        for index, task in enumerate(tasks):
+            task.lease = lease
+            task.index = index
+            running[task.id] = task
+            flow = task.flow
+            flow.held += 1
+            flow.queue.running_count += 1
+        self.write(lease, changes)
+        return lease
+
+    def restore(self, lease: Lease) -> None:
+        """Take up a lease found at a restart; its tasks point to it already."""
+        self._by_token[lease.token] = lease
+        for task in lease.tasks:
+            if task is not None:
+                self.running[task.id] = task
+                task.flow.held += 1
+                task.flow.queue.running_count += 1
+
+    def find(self, session: bytes, token: int, index: int) -> QueuedTask | None:
+        """Return the task that *session* holds as (token, index), or None if it does not."""
+        lease = self._by_token.get(token)
+        if lease is None or lease.session != session or not 0 <= index < len(lease.tasks):
+            return None
+        return lease.tasks[index]
+
+    def lease(self, token: int) -> Lease | None:
+        """Return the live lease of *token*."""
+        return self._by_token.get(token)
+
+    def end(self, task: QueuedTask, changes: Changes) -> None:
+        """Take *task* from under its lease for good: its ready row is deleted in this batch."""
+        self._remove(task, changes)
+
+    def hand_back(self, tasks: list[QueuedTask], changes: Changes) -> None:
+        """Take *tasks* from under their leases while their ready rows stay: the lease rows must say so."""
+        leases: dict[int, Lease] = {}
+        for task in tasks:
+            lease = self._remove(task, changes)
+            leases[lease.token] = lease
+        for lease in leases.values():
+            if lease.live:
+                self.write(lease, changes)
+
+    def mark_started(self, tasks: list[QueuedTask], now: int, grace_ms: int, changes: Changes) -> None:
+        """Note that *tasks* really run, from *now* until their timeout and *grace_ms* have passed."""
+        leases: dict[int, Lease] = {}
+        for task in tasks:
+            if task.lease is None or task.started_at:
+                continue
+            task.started_at = now
+            heappush(self._deadlines, (now + task.spec.timeout_ms + grace_ms, task.lease.token, task.index))
+            leases[task.lease.token] = task.lease
+        for lease in leases.values():
+            self.write(lease, changes)
+        if len(self._deadlines) > 2 * len(self.running) + _DEADLINES_SLACK:
+            # Most tasks settle long before their deadline: without this an hour of them would stay.
+            self._deadlines = [entry for entry in self._deadlines if self._task_at(entry[1], entry[2])]
+            heapify(self._deadlines)
+
+    def overdue(self, now: int, count_max: int) -> list[QueuedTask]:
+        """Return up to *count_max* started tasks whose deadline has passed."""
+        found: list[QueuedTask] = []
+        while self._deadlines and self._deadlines[0][0] <= now and len(found) < count_max:
+            _, token, index = heappop(self._deadlines)
+            task = self._task_at(token, index)
+            if task is not None:
+                found.append(task)
+        return found
+
+    def next_deadline(self) -> int | None:
+        """Return the earliest deadline, which may be one of a task settled since."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def write(self, lease: Lease, changes: Changes) -> None:
+        """Write the lease's row."""
+        tasks = lease.tasks
+        keys = [None if task is None else task.key for task in tasks]
+        started = [index for index, task in enumerate(tasks) if task is not None and task.started_at]
+        changes.writes[LEASE + u64(lease.token)] = encode_row(LeaseRow(lease.session, lease.alone, keys, started))
+
+    def _task_at(self, token: int, index: int) -> QueuedTask | None:
+        lease = self._by_token.get(token)
+        return lease.tasks[index] if lease else None
+
+    def _remove(self, task: QueuedTask, changes: Changes) -> Lease:
+        lease = task.lease
+        assert lease is not None, "only a task under a lease can leave it"
+        lease.tasks[task.index] = None
+        lease.live -= 1
+        del self.running[task.id]
+        flow = task.flow
+        flow.held -= 1
+        flow.queue.running_count -= 1
+        if not lease.live:
+            del self._by_token[lease.token]
+            changes.writes[LEASE + u64(lease.token)] = None
+        return lease

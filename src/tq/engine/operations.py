@@ -1,0 +1,194 @@
+"""Operations: acts on more tasks than one change may hold, done slice by slice.
+
+An operation is a row with a cursor; each slice moves the cursor in the batch that does
+the slice's work, so a crash costs nothing and repeats nothing.  A purge takes effect at
+once all the same: it bumps the queue's generation, which is part of every ready key.
+
+Invariant: an operation only touches rows that existed when it was asked for.
+"""
+
+from collections.abc import Callable
+
+from tq.core.errors import BatchTooLarge, TaskNotFound, WrongState
+from tq.core.ids import format_id
+from tq.core.lifecycle import TaskState
+from tq.core.outcome import TaskResult
+from tq.core.times import Timestamp
+from tq.engine.changes import Changes, Reader
+from tq.engine.enqueue import put_ready
+from tq.engine.meta import Meta
+from tq.engine.queues import Queue, Queues
+from tq.engine.rows import (
+    DEAD,
+    OPERATION,
+    READY,
+    TASK,
+    OperationRow,
+    dead_prefix,
+    decode_dead,
+    decode_operation,
+    encode_row,
+    generation_prefix,
+    id_in,
+    key_end,
+    queue_of_dead,
+    u64,
+)
+from tq.engine.waiters import Waiters
+
+SLICE_ROWS = 400
+SLICE_BYTES = 256 * 1024
+IDS_MAX = 1_000
+IDS_BYTES_MAX = 512 * 1024
+# The rest of a flow key after the generation: rank, name, key; and of a ready key besides: seq.
+_AFTER_GENERATION = b"\xff" * 16
+
+
+class Operations:
+    """The operations under way, oldest first."""
+
+    def __init__(self, meta: Meta, queues: Queues, waiters: Waiters) -> None:
+        self._meta = meta
+        self._queues = queues
+        self._waiters = waiters
+        self._open: dict[bytes, OperationRow] = {}
+        self._slices: dict[str, Callable[[OperationRow, int, Changes], bytes | None]] = {
+            "purge": self._purge_slice,
+            "redrive": self._redrive_slice,
+            "forget": self._forget_slice,
+        }
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def restore(self, reader: Reader) -> None:
+        """Take up what was under way."""
+        for key, value in reader.scan(OPERATION, key_end(OPERATION), 1_000_000, 1 << 30):
+            self._open[key] = decode_operation(value)
+
+    def purging(self, queue: Queue) -> bool:
+        """Whether rows of a purge of *queue* are still being removed."""
+        return any(row.kind == "purge" and row.queue == queue.number for row in self._open.values())
+
+    def purge(self, queue: Queue, changes: Changes) -> int:
+        """Drop all that is ready or scheduled in *queue*; returns how many tasks that is."""
+        changes.promised = True
+        row = queue.row
+        dropped = queue.ready + row.scheduled
+        start = generation_prefix(READY, queue.number, row.generation)
+        self._begin(OperationRow("purge", queue.number, row.generation, start, start + _AFTER_GENERATION), changes)
+        row.generation += 1
+        row.pending = queue.running_count
+        row.scheduled = 0
+        row.purged_total += dropped
+        for flow in queue.flows.values():
+            flow.abandon()
+            flow.close(changes)
+        queue.flows.clear()
+        queue.suspects.clear()
+        self._queues.touch(queue)
+        return dropped
+
+    def act_on_dead(self, kind: str, queues: list[Queue], now: int, changes: Changes) -> int:
+        """Begin to redrive or forget all dead letters of *queues*; returns how many there are."""
+        changes.promised = True
+        affected = 0
+        until = u64(self._meta.next_seq(changes))
+        for queue in queues:
+            if queue.row.dead:
+                affected += queue.row.dead
+                prefix = dead_prefix(queue.number)
+                key = self._begin(OperationRow(kind, queue.number, 0, prefix, prefix + until), changes)
+                self._step(key, now, changes)
+        return affected
+
+    def act_on_ids(self, kind: str, ids: list[bytes], now: int, changes: Changes) -> int:
+        """Redrive or forget the dead letters of *ids*, all or none.
+
+        Raises:
+            BatchTooLarge, TaskNotFound, WrongState: Nothing was changed.
+        """
+        if len(ids) > IDS_MAX:
+            raise BatchTooLarge(f"{IDS_MAX} tasks a request at most; got {len(ids)}")
+        rows: dict[bytes, bytes] = {}
+        for task_id in ids:
+            place = changes.get(TASK + task_id)
+            if place is None:
+                raise TaskNotFound(f"no task {format_id(task_id)}")
+            value = changes.get(place) if place.startswith(DEAD) else None
+            if value is None:
+                raise WrongState(f"task {format_id(task_id)} is not in the dead letter")
+            rows[place] = value
+        size = sum(len(value) for value in rows.values())
+        if size > IDS_BYTES_MAX and len(rows) > 1:
+            raise BatchTooLarge(f"{IDS_BYTES_MAX} bytes of tasks a request at most; got {size}")
+        changes.promised = True
+        one = self._redrive if kind == "redrive" else self._forget
+        for key, value in rows.items():
+            one(key, value, now, changes)
+        return len(rows)
+
+    def step(self, now: int, changes: Changes) -> None:
+        """Do one slice of the oldest operation."""
+        for key in self._open:
+            self._step(key, now, changes)
+            return
+
+    def _begin(self, row: OperationRow, changes: Changes) -> bytes:
+        key = OPERATION + u64(self._meta.next_seq(changes))
+        self._open[key] = row
+        changes.writes[key] = encode_row(row)
+        return key
+
+    def _step(self, key: bytes, now: int, changes: Changes) -> None:
+        row = self._open[key]
+        cursor = self._slices[row.kind](row, now, changes)
+        if cursor is None:
+            del self._open[key]
+            changes.writes[key] = None
+        else:
+            self._open[key] = moved = OperationRow(row.kind, row.queue, row.generation, cursor, row.until)
+            changes.writes[key] = encode_row(moved)
+
+    def _purge_slice(self, operation: OperationRow, now: int, changes: Changes) -> bytes | None:
+        rows = changes.scan(operation.cursor, operation.until, SLICE_ROWS, SLICE_BYTES)
+        queue = self._queues.numbered(operation.queue)
+        for key, value in rows:
+            task_id = id_in(value)
+            running = queue.running.get(task_id)
+            if running is not None and running.key == key:
+                continue
+            changes.writes[key] = None
+            changes.writes[TASK + task_id] = None
+            self._waiters.tell(TaskResult(task_id, TaskState.CANCELLED, Timestamp(now)), changes)
+        return rows[-1][0] + b"\0" if rows else None
+
+    def _redrive_slice(self, operation: OperationRow, now: int, changes: Changes) -> bytes | None:
+        rows = changes.scan(operation.cursor, operation.until, SLICE_ROWS, SLICE_BYTES)
+        for key, value in rows:
+            self._redrive(key, value, now, changes)
+        return rows[-1][0] + b"\0" if rows else None
+
+    def _forget_slice(self, operation: OperationRow, now: int, changes: Changes) -> bytes | None:
+        rows = changes.scan(operation.cursor, operation.until, SLICE_ROWS, SLICE_BYTES)
+        for key, value in rows:
+            self._forget(key, value, now, changes)
+        return rows[-1][0] + b"\0" if rows else None
+
+    def _redrive(self, key: bytes, value: bytes, now: int, changes: Changes) -> None:
+        queue = self._queues.numbered(queue_of_dead(key))
+        record = decode_dead(value).record
+        record.generation += 1
+        record.attempts = record.losses = 0
+        record.last_failure = None
+        changes.writes[key] = None
+        queue.row.dead -= 1
+        put_ready(self._meta, self._queues, queue, record, changes)
+
+    def _forget(self, key: bytes, value: bytes, now: int, changes: Changes) -> None:
+        queue = self._queues.numbered(queue_of_dead(key))
+        changes.writes[key] = None
+        changes.writes[TASK + decode_dead(value).record.id] = None
+        queue.row.dead -= 1
+        queue.row.purged_total += 1
+        self._queues.touch(queue)

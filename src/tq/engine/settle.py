@@ -1,0 +1,251 @@
+"""Settle: how a running task ends, is tried again, or goes back to its queue.
+
+Two counters are kept apart: ``attempts`` (the handler failed) and ``losses`` (its worker
+died or went silent while the task had started).  A task with losses is a suspect and is
+handed out alone, so that what kills workers is found without harming what ran beside it.
+
+Invariant: a task leaves ``running`` exactly once per lease, in the batch that writes
+where it went.
+"""
+
+from collections.abc import Callable
+
+from tq.core.errors import ErrorCode, InvalidArgument
+from tq.core.lifecycle import DeadReason, Step, TaskState, after
+from tq.core.outcome import TaskFailure, TaskResult
+from tq.core.retry import BACKOFF_MS_MAX, backoff
+from tq.core.task import TaskRecord
+from tq.core.times import Timestamp
+from tq.engine.changes import Changes
+from tq.engine.commands import FailedAttempt, Settle
+from tq.engine.flows import QueuedTask
+from tq.engine.leases import Leases
+from tq.engine.meta import Meta
+from tq.engine.queues import Queue, Queues
+from tq.engine.retention import Retention
+from tq.engine.rows import (
+    TASK,
+    DeadRow,
+    EndedRow,
+    dead_prefix,
+    decode_record,
+    encode_record,
+    encode_row,
+    ended_value,
+    u64,
+)
+from tq.engine.timeline import Timeline
+from tq.engine.waiters import Waiters
+from tq.engine.workers import WorkerSession
+
+SETTLES_MAX = 1_000
+
+
+class Settler:
+    """Ends attempts.  *draw* returns random numbers, 0 <= draw() < 1, for the jitter of retries."""
+
+    def __init__(
+        self,
+        meta: Meta,
+        queues: Queues,
+        leases: Leases,
+        timeline: Timeline,
+        retention: Retention,
+        waiters: Waiters,
+        *,
+        draw: Callable[[], float],
+        payload_bytes_max: int,
+        dead_retention_ms: int,
+    ) -> None:
+        self._meta = meta
+        self._queues = queues
+        self._leases = leases
+        self._timeline = timeline
+        self._retention = retention
+        self._waiters = waiters
+        self._draw = draw
+        self._payload_bytes_max = payload_bytes_max
+        self._dead_retention_ms = dead_retention_ms
+
+    def apply(self, command: Settle, worker: WorkerSession, now: int, changes: Changes) -> list[tuple[int, int]]:
+        """Settle outcomes; returns the (token, index) pairs that are not the worker's, which change nothing.
+
+        Raises:
+            InvalidArgument: Too many outcomes for one change; nothing was written.
+        """
+        if len(command.done) + len(command.failed) > SETTLES_MAX:
+            raise InvalidArgument(
+                f"{SETTLES_MAX} outcomes a frame at most; got {len(command.done) + len(command.failed)}"
+            )
+        changes.promised = True
+        lost: list[tuple[int, int]] = []
+        find, session = self._leases.find, command.session
+        for token, index, result in command.done:
+            task = find(session, token, index)
+            if task is None:
+                lost.append((token, index))
+                continue
+            worker.drop(task)
+            if result is not None and len(result) > self._payload_bytes_max:
+                failure = TaskFailure(
+                    ErrorCode.PAYLOAD_TOO_LARGE.value,
+                    f"the result has {len(result)} bytes; the limit is {self._payload_bytes_max}",
+                )
+                self._bury(task, DeadReason.REJECTED, failure, now, changes)
+            else:
+                self._complete(task, result, now, changes)
+        for failed in command.failed:
+            task = find(session, failed.token, failed.index)
+            if task is None:
+                lost.append((failed.token, failed.index))
+            else:
+                worker.drop(task)
+                self._fail(task, failed, now, changes)
+        return lost
+
+    def release(self, tasks: list[QueuedTask], changes: Changes) -> None:
+        """Put unstarted *tasks* back to their old places, unharmed."""
+        self._leases.hand_back(tasks, changes)
+        for task in tasks:
+            assert after(TaskState.RUNNING, Step.RELEASE) is TaskState.READY
+            self._return(task, changes)
+
+    def lose(self, tasks: list[QueuedTask], now: int, changes: Changes) -> None:
+        """Deal with *tasks* whose lease is lost: those that had started are suspects from now on."""
+        started = [task for task in tasks if task.started_at]
+        self.release([task for task in tasks if not task.started_at], changes)
+        for task in started:
+            lease = task.lease
+            assert lease is not None, "only a task under a lease can lose it"
+            task.flow.queue.row.lost_total += 1
+            self._queues.touch(task.flow.queue)
+            if task.losses + 1 >= task.spec.max_losses and lease.alone:
+                failure = TaskFailure(
+                    "WorkerLost",
+                    f"its worker died or went silent {task.losses + 1} times while running it, the last time alone",
+                )
+                task.losses += 1
+                self._bury(task, DeadReason.LOSSES, failure, now, changes)
+                continue
+            self._leases.hand_back([task], changes)
+            record = decode_record(task.record)
+            task.losses = record.losses = record.losses + 1
+            task.record = changes.writes[task.key] = encode_record(record)
+            self._return(task, changes)
+
+    def cancelled(self, record: TaskRecord, queue: Queue, now: int, changes: Changes) -> None:
+        """Keep that a task, whose row the caller deletes, was cancelled, and tell who waits."""
+        queue.row.cancelled_total += 1
+        self._queues.touch(queue)
+        outcome = TaskResult(
+            record.id, TaskState.CANCELLED, Timestamp(now), attempts=record.attempts, losses=record.losses
+        )
+        self._keep(record, outcome, changes)
+
+    def _return(self, task: QueuedTask, changes: Changes) -> None:
+        flow = task.flow
+        queue = flow.queue
+        if flow.live:
+            place = self._queues.flow(queue, flow.id, task.seq, changes)
+            task.flow = place
+            place.give_back(task, changes)
+            queue.wake_front(place)
+            return
+        # Its queue was purged while it ran: it has no line to go back to.
+        changes.writes[task.key] = None
+        changes.writes[TASK + task.id] = None
+        queue.row.pending -= 1
+        queue.row.purged_total += 1
+        self._queues.touch(queue)
+        self._waiters.tell(
+            TaskResult(task.id, TaskState.CANCELLED, Timestamp(task.enqueued_at), losses=task.losses), changes
+        )
+
+    def _complete(self, task: QueuedTask, result: bytes | None, now: int, changes: Changes) -> None:
+        self._leave(task, changes)
+        row = task.flow.queue.row
+        row.completed_total += 1
+        spec = task.spec
+        if not spec.result_ttl_ms and task.id not in self._waiters:
+            changes.writes[TASK + task.id] = None
+            return
+        outcome = TaskResult(
+            task.id,
+            TaskState.COMPLETED,
+            Timestamp(now),
+            result,
+            None,
+            None,
+            task.attempts,
+            task.losses,
+            spec.codec,
+        )
+        self._keep(task, outcome, changes)
+
+    def _fail(self, task: QueuedTask, failed: FailedAttempt, now: int, changes: Changes) -> None:
+        attempts = task.attempts + 1
+        task.flow.queue.row.failed_total += 1
+        if failed.reject:
+            task.attempts = attempts
+            self._bury(task, DeadReason.REJECTED, failed.failure, now, changes)
+            return
+        if attempts >= task.spec.retry.max_attempts:
+            task.attempts = attempts
+            self._bury(task, DeadReason.ATTEMPTS, failed.failure, now, changes)
+            return
+        wait_ms = failed.retry_after_ms
+        if wait_ms is None:
+            wait_ms = backoff(task.spec.retry, attempts, self._draw())
+        record = decode_record(task.record)
+        record.attempts = attempts
+        record.last_failure = failed.failure
+        self._leave(task, changes)
+        due = now + min(max(wait_ms, 0), BACKOFF_MS_MAX)
+        self._timeline.add(record, task.flow.queue, due, changes)
+
+    def _bury(self, task: QueuedTask, reason: DeadReason, failure: TaskFailure, now: int, changes: Changes) -> None:
+        self._leave(task, changes)
+        queue = task.flow.queue
+        queue.row.dead += 1
+        queue.row.dead_total += 1
+        record = decode_record(task.record)
+        record.attempts, record.losses, record.last_failure = task.attempts, task.losses, failure
+        expires_at = now + self._dead_retention_ms
+        key = dead_prefix(queue.number) + u64(self._meta.next_seq(changes))
+        changes.writes[key] = encode_row(DeadRow(now, expires_at, reason, record))
+        changes.writes[TASK + task.id] = key
+        self._retention.note(task.id, expires_at, changes)
+        self._waiters.tell(
+            TaskResult(
+                task.id, TaskState.DEAD, Timestamp(now), None, reason, failure,
+                task.attempts, task.losses, task.spec.codec,
+            ),
+            changes,
+        )  # fmt: skip
+
+    def _leave(self, task: QueuedTask, changes: Changes) -> None:
+        self._leases.end(task, changes)
+        changes.writes[task.key] = None
+        queue = task.flow.queue
+        queue.row.pending -= 1
+        self._queues.touch(queue)
+
+    def _keep(self, task: QueuedTask | TaskRecord, outcome: TaskResult, changes: Changes) -> None:
+        spec = task.spec
+        if spec.result_ttl_ms:
+            expires_at = outcome.finished_at + spec.result_ttl_ms
+            changes.writes[TASK + task.id] = ended_value(
+                EndedRow(
+                    expires_at,
+                    spec.name,
+                    spec.queue,
+                    spec.priority,
+                    task.enqueued_at,
+                    task.generation,
+                    outcome,
+                )
+            )
+            self._retention.note(task.id, expires_at, changes)
+        else:
+            changes.writes[TASK + task.id] = None
+        self._waiters.tell(outcome, changes)

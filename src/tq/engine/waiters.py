@@ -1,0 +1,69 @@
+"""Waiters: which connections are to be told how a task ends.
+
+Kept in memory only: a client asks again after a reconnect.  Invariant: a task that has
+ended has no waiters.
+"""
+
+from tq.core.errors import Overloaded
+from tq.core.outcome import TaskResult
+from tq.engine.changes import Changes, Ending
+
+WAITS_MAX = 1_000_000
+
+
+class Waiters:
+    """The waiting connections by task id, and the ids by connection."""
+
+    def __init__(self) -> None:
+        self._by_task: dict[bytes, set[int]] = {}
+        self._by_connection: dict[int, set[bytes]] = {}
+        self._count = 0
+
+    def add(self, task_id: bytes, connection: int) -> None:
+        """Let *connection* hear of the end of a task.
+
+        Raises:
+            Overloaded: The broker holds as many waits as it may.
+        """
+        connections = self._by_task.setdefault(task_id, set())
+        if connection in connections:
+            return
+        if self._count >= WAITS_MAX:
+            if not connections:
+                del self._by_task[task_id]
+            raise Overloaded(f"{WAITS_MAX} waits for results are held, as many as may; wait for fewer at a time")
+        connections.add(connection)
+        self._by_connection.setdefault(connection, set()).add(task_id)
+        self._count += 1
+
+    def remove(self, task_id: bytes, connection: int) -> None:
+        """Forget one wait, if there is one."""
+        connections = self._by_task.get(task_id)
+        if connections and connection in connections:
+            self._unlink(task_id, connection)
+            connections.discard(connection)
+            if not connections:
+                del self._by_task[task_id]
+
+    def forget(self, connection: int) -> None:
+        """Forget all waits of a connection that has gone."""
+        for task_id in list(self._by_connection.get(connection, ())):
+            self.remove(task_id, connection)
+
+    def tell(self, result: TaskResult, changes: Changes) -> None:
+        """Let out *result* to those who wait for it, once the batch is durable."""
+        connections = self._by_task.pop(result.id, None)
+        if connections:
+            for connection in connections:
+                self._unlink(result.id, connection)
+            changes.endings.append(Ending(frozenset(connections), result))
+
+    def __contains__(self, task_id: bytes) -> bool:
+        return task_id in self._by_task
+
+    def _unlink(self, task_id: bytes, connection: int) -> None:
+        tasks = self._by_connection[connection]
+        tasks.discard(task_id)
+        if not tasks:
+            del self._by_connection[connection]
+        self._count -= 1

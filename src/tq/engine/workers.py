@@ -1,0 +1,149 @@
+"""Workers: who is connected, who is alive, how much each holds and wants.
+
+A worker is one start of one process: a random session and a secret, made by itself and
+kept over reconnects.  Its leases hang on its heartbeats, not on its connection.
+Invariant: ``held_tasks`` and ``held_bytes`` count exactly the tasks under its leases.
+"""
+
+from hashlib import sha256
+
+from tq.core.errors import InvalidArgument, SessionUnknown
+from tq.core.ids import ID_BYTES
+from tq.core.worker import WorkerInfo
+from tq.engine.changes import Changes, Reader
+from tq.engine.flows import QueuedTask
+from tq.engine.rows import WORKER, WorkerRow, decode_worker, encode_row, key_end
+
+
+class WorkerSession:
+    """One worker.  ``isolating``: it holds a suspect alone; ``reserved``: it is being emptied for one."""
+
+    __slots__ = (
+        "blocked_by", "connected", "held_bytes", "held_tasks", "info", "isolating", "names", "queues",
+        "registered_at", "reserved", "secret_hash", "seen_at", "session", "window_bytes", "window_tasks",
+    )  # fmt: skip
+
+    def __init__(self, session: bytes, row: WorkerRow, now: int) -> None:
+        self.session = session
+        self.secret_hash = row.secret_hash
+        self.info = row.info
+        self.names = frozenset(row.info.tasks)
+        self.registered_at = row.registered_at
+        self.seen_at = now
+        self.connected = False
+        self.blocked_by: str | None = None
+        self.queues: list[str] = []
+        self.window_tasks = 0
+        self.window_bytes = 0
+        self.held_tasks = 0
+        self.held_bytes = 0
+        self.isolating = False
+        self.reserved = False
+
+    def hold(self, task: QueuedTask) -> None:
+        """Count a task under its leases."""
+        self.held_tasks += 1
+        self.held_bytes += len(task.record)
+
+    def drop(self, task: QueuedTask) -> None:
+        """Count a task no longer under its leases; call it before the record changes."""
+        self.held_tasks -= 1
+        self.held_bytes -= len(task.record)
+        if not self.held_tasks:
+            self.isolating = False
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be given tasks now."""
+        return (
+            self.connected
+            and self.held_tasks < self.window_tasks
+            and self.held_bytes < self.window_bytes
+            and not self.isolating
+        )
+
+
+class Workers:
+    """All workers whose leases have not run out."""
+
+    def __init__(self, lease_ms: int) -> None:
+        self._lease_ms = lease_ms
+        self._by_session: dict[bytes, WorkerSession] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_session)
+
+    def all(self) -> list[WorkerSession]:
+        """Return all workers."""
+        return list(self._by_session.values())
+
+    def get(self, session: bytes) -> WorkerSession | None:
+        """Return the worker of *session*, or None."""
+        return self._by_session.get(session)
+
+    def known(self, session: bytes) -> WorkerSession:
+        """Return the worker of *session*.
+
+        Raises:
+            SessionUnknown: It has expired, or never was.
+        """
+        worker = self._by_session.get(session)
+        if worker is None:
+            raise SessionUnknown(f"no worker session {session.hex()}: it has expired or left; register as a new one")
+        return worker
+
+    def register(
+        self, session: bytes, secret: bytes, info: WorkerInfo, now: int, changes: Changes
+    ) -> tuple[WorkerSession, bool]:
+        """Return the worker of *session*, and whether it was known before.
+
+        Raises:
+            InvalidArgument: Session or secret have the wrong size.
+            SessionUnknown: The session exists with another secret.
+        """
+        if len(session) != ID_BYTES or len(secret) != ID_BYTES:
+            raise InvalidArgument(f"a worker's session and secret have {ID_BYTES} random bytes each")
+        secret_hash = sha256(secret).digest()
+        worker = self._by_session.get(session)
+        resumed = worker is not None
+        if worker is None:
+            row = WorkerRow(secret_hash, info, now)
+            changes.writes[WORKER + session] = encode_row(row)
+            worker = self._by_session[session] = WorkerSession(session, row, now)
+        elif worker.secret_hash != secret_hash:
+            raise SessionUnknown(f"the secret of worker session {session.hex()} is another one")
+        worker.connected = True
+        worker.seen_at = now
+        worker.window_tasks = 0
+        return worker, resumed
+
+    def check_secret(self, session: bytes, secret: bytes) -> None:
+        """Make sure that who speaks for *session* knows its secret.
+
+        Raises:
+            SessionUnknown: There is no such session, or the secret is another one.
+        """
+        if self.known(session).secret_hash != sha256(secret).digest():
+            raise SessionUnknown(f"the secret of worker session {session.hex()} is another one")
+
+    def silent(self, now: int) -> list[WorkerSession]:
+        """Return the workers whose leases have run out."""
+        over = now - self._lease_ms
+        return [worker for worker in self._by_session.values() if worker.seen_at <= over]
+
+    def next_silence(self) -> int | None:
+        """Return when the first lease will have run out, if no heartbeat comes."""
+        if not self._by_session:
+            return None
+        return min(worker.seen_at for worker in self._by_session.values()) + self._lease_ms
+
+    def remove(self, worker: WorkerSession, changes: Changes) -> None:
+        """Forget a worker, which holds nothing any more."""
+        del self._by_session[worker.session]
+        changes.writes[WORKER + worker.session] = None
+
+    def restore(self, reader: Reader, now: int) -> None:
+        """Read all workers; each gets a fresh lease time in which to come back."""
+        for key, value in reader.scan(WORKER, key_end(WORKER + b"\xff" * 8), 1_000_000, 1 << 30):
+            session = key[1:]
+            self._by_session[session] = WorkerSession(session, decode_worker(value), now)

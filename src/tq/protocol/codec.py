@@ -1,0 +1,48 @@
+"""Messages to bytes and back, with one encoder and one decoder for each kind, made once.
+
+Invariant: whatever the bytes, `decode_message` returns a whole message or raises
+`RemoteProtocolError`, and nothing else.
+"""
+
+import msgspec
+
+from tq.core.errors import RemoteProtocolError
+from tq.protocol.frames import HEADER, HEADER_BYTES
+from tq.protocol.messages import MESSAGES, TYPE_OF
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODERS: dict[int, msgspec.msgpack.Decoder[msgspec.Struct]] = {
+    number: msgspec.msgpack.Decoder(row.kind) for number, row in MESSAGES.items()
+}
+
+
+def encode_message(message: msgspec.Struct, correlation: int) -> bytearray:
+    """Return the whole frame of *message*.
+
+    The body is encoded behind the room left for its header: joining the two afterwards
+    copies it, which costs more than encoding for a frame of many tasks.
+
+    Raises:
+        KeyError: *message* is no message of the wire: a bug of the caller.
+    """
+    frame = bytearray(HEADER_BYTES)
+    _ENCODER.encode_into(message, frame, HEADER_BYTES)
+    HEADER.pack_into(frame, 0, len(frame) - HEADER_BYTES, TYPE_OF[type(message)], 0, correlation)
+    return frame
+
+
+def decode_message(kind: int, body: bytes) -> msgspec.Struct:
+    """Return the message with number *kind* that *body* encodes.
+
+    Raises:
+        RemoteProtocolError: No message has this number, or *body* does not encode it.
+    """
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        raise RemoteProtocolError(f"message number {kind} is unknown")
+    try:
+        return decoder.decode(body)
+    # ValueError covers malformed MessagePack, a wrong shape, what `__post_init__` of a value refuses,
+    # and text that is not UTF-8; RecursionError is nesting, also in fields that are skipped.
+    except (ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"{MESSAGES[kind].kind.__name__} cannot be decoded: {error}") from None  # type: ignore[index]

@@ -1,0 +1,1 @@
+"""Thin adapters that let the outside reach the broker's service."""

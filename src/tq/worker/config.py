@@ -1,0 +1,153 @@
+"""What a worker can be told: one field a setting, with its unit, its bounds and its help.
+
+`tq.bin.settings` fills the struct from flags, environment and file; a program that runs a
+worker inside itself builds it in code.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from tq.core.queue import check_queue_name
+from tq.core.times import DAY, SECOND
+from tq.protocol.endpoints import parse_endpoints
+
+WEIGHT_MAX = 1_000
+
+_WORK = {"group": "Work"}
+_BROKER = {"group": "Broker"}
+_LOG = {"group": "Log"}
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a worker can be told.
+
+    Raises:
+        ValueError: ``queues`` is not a list of queue names and weights.
+        ConfigError: ``url`` is not the address of a broker.
+    """
+
+    app: Annotated[
+        str,
+        Meta(
+            description="The app whose tasks to run, MODULE or MODULE:NAME (NAME is app if left out); "
+            "the current directory is searched first.",
+            extra={**_WORK, "short": "-A"},
+        ),
+    ]
+    queues: Annotated[
+        str | None,
+        Meta(
+            description="Queues to take tasks from, with weights if some are to get more turns: "
+            "high:4,default. Without it: every queue that a task of the app names.",
+            extra={**_WORK, "short": "-Q"},
+        ),
+    ] = None
+    pool: Annotated[
+        Literal["async", "thread", "process"],
+        Meta(
+            description="Where handlers run: on the event loop (plain functions in threads beside it), "
+            "all in threads, or in child processes, for CPU work and hard time limits.",
+            extra={**_WORK, "short": "-P"},
+        ),
+    ] = "async"
+    concurrency: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)] | Literal["auto"],
+        Meta(
+            description="Tasks at a time; auto: 100 if async, 8 if thread, the number of CPUs if process.",
+            extra={**_WORK, "short": "-c"},
+        ),
+    ] = "auto"
+    prefetch: Annotated[
+        Annotated[int, Meta(ge=0, le=100_000)] | Literal["adaptive"],
+        Meta(
+            description="Tasks to hold ready beyond those that run; adaptive is about 50 ms of work.",
+            extra=_WORK,
+        ),
+    ] = "adaptive"
+    burst: Annotated[
+        bool, Meta(description="End once the queues are empty, instead of waiting for more.", extra=_WORK)
+    ] = False
+    drain_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="How long a stop lets running tasks go on before they are handed back.",
+            extra=_WORK,
+        ),
+    ] = 30 * SECOND
+
+    url: Annotated[
+        str | None,
+        Meta(
+            description="Where the broker is, tq://HOST:PORT[,HOST:PORT]. Without it: what the app says.",
+            extra=_BROKER,
+        ),
+    ] = None
+    name: Annotated[
+        str | None,
+        Meta(
+            description="What to call this worker in lists and logs. Without it: HOST-PID.",
+            extra={**_BROKER, "short": "-n"},
+        ),
+    ] = None
+
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(
+            description="Least severe entry that is logged (on standard error).",
+            extra={**_LOG, "short": "-l"},
+        ),
+    ] = "info"
+    log_format: Annotated[
+        Literal["console", "json"],
+        Meta(description="Lines for people, or one JSON object a line.", extra=_LOG),
+    ] = "console"
+
+    def __post_init__(self) -> None:
+        """Refuse queues and addresses that cannot be meant."""
+        if self.queues is not None:
+            parse_queues(self.queues)
+        if self.url is not None:
+            parse_endpoints(self.url)
+
+
+class QueueWeight(NamedTuple):
+    """A queue to serve, and its share of the turns relative to the others."""
+
+    name: str
+    weight: int = 1
+
+
+class ServedQueues(NamedTuple):
+    """The queues to serve; ``weighted`` if a weight was written, even if all are 1."""
+
+    queues: list[QueueWeight]
+    weighted: bool
+
+
+def parse_queues(text: str) -> ServedQueues:
+    """Return the queues written ``high:4,default``; a weight left out is 1.
+
+    A name may itself hold colons: only a last part that is a number is a weight.
+
+    Raises:
+        ValueError: A name or a weight is not allowed, or a queue is named twice.
+    """
+    found: dict[str, QueueWeight] = {}
+    weighted = False
+    for part in text.split(","):
+        name, colon, weight = part.strip().rpartition(":")
+        if colon and weight.isascii() and weight.isdigit():
+            weighted = True
+        else:
+            name, weight = part.strip(), "1"
+        check_queue_name(name)
+        if not 1 <= int(weight) <= WEIGHT_MAX:
+            raise ValueError(f"queues: the weight of {name!r} must be 1 to {WEIGHT_MAX}; got {weight}")
+        if name in found:
+            raise ValueError(f"queues: {name!r} is named twice in {text!r}")
+        found[name] = QueueWeight(name, int(weight))
+    return ServedQueues(list(found.values()), weighted)

@@ -1,0 +1,126 @@
+"""Logs: one line an entry, whoever wrote it."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tq.bin.logs import configure
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+def test_json_has_an_object_a_line_with_the_fields_of_the_entry() -> None:
+    stream = io.StringIO()
+    configure("info", "json", stream)
+
+    structlog.get_logger("tq.broker").info("listening", port=7766, session=b"\x01", path=ValueError("x"))
+
+    (line,) = stream.getvalue().splitlines()
+    entry = json.loads(line)
+    assert entry.pop("timestamp").endswith("Z")
+    assert entry == {
+        "event": "listening",
+        "level": "info",
+        "logger": "tq.broker",
+        "port": 7766,
+        "session": "AQ==",
+        "path": "x",
+    }
+
+
+def test_an_entry_of_the_standard_library_has_its_extras_as_fields() -> None:
+    stream = io.StringIO()
+    configure("info", "json", stream)
+
+    logging.getLogger("mail").warning("sent %d", 3, extra={"task_id": "018f"})
+
+    entry = json.loads(stream.getvalue())
+    assert (entry["event"], entry["level"], entry["logger"], entry["task_id"]) == (
+        "sent 3",
+        "warning",
+        "mail",
+        "018f",
+    )
+
+
+def test_a_filter_may_add_fields() -> None:
+    class Adds(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            record.task_id = "018f"
+            return True
+
+    stream = io.StringIO()
+    configure("info", "json", stream, [Adds()])
+
+    logging.getLogger("mail").info("sent")
+
+    assert json.loads(stream.getvalue())["task_id"] == "018f"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_exception_is_told_with_its_traceback(form: str) -> None:
+    stream = io.StringIO()
+    configure("info", form, stream)
+
+    try:
+        _ = 1 / 0
+    except ZeroDivisionError:
+        structlog.get_logger("a").exception("failed")
+        logging.getLogger("b").exception("failed")
+
+    assert stream.getvalue().count("ZeroDivisionError: division by zero") == 2
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_is_less_severe_than_the_level_is_left_out(form: str) -> None:
+    stream = io.StringIO()
+    configure("warning", form, stream)
+
+    structlog.get_logger().info("quiet")
+    logging.getLogger("b").info("quiet")
+
+    assert stream.getvalue() == ""
+
+
+def test_colours_are_for_terminals() -> None:
+    plain, terminal = io.StringIO(), Terminal()
+
+    for stream in (plain, terminal):
+        configure("info", "console", stream)
+        structlog.get_logger("tq").warning("look", at="this")
+
+    assert "\x1b[" not in plain.getvalue()
+    assert "look" in plain.getvalue()
+    assert "at=this" in plain.getvalue()
+    assert "\x1b[" in terminal.getvalue()
+
+
+def test_a_second_call_replaces_the_first() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    configure("info", "json", first)
+    configure("info", "json", second)
+
+    logging.getLogger("b").warning("once")
+
+    assert first.getvalue() == ""
+    assert len(second.getvalue().splitlines()) == 1

@@ -1,0 +1,61 @@
+"""Addresses: what is taken, and what an error says about the rest."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from tq.core.errors import ConfigError
+from tq.protocol.endpoints import Endpoint, parse_endpoints
+
+
+@pytest.mark.parametrize(
+    "url, endpoints",
+    [
+        ("tq://127.0.0.1:7766", [Endpoint("127.0.0.1", 7766)]),
+        ("tq://localhost", [Endpoint("localhost", 7766)]),
+        ("tq://localhost/", [Endpoint("localhost", 7766)]),
+        ("tq://a:1,b:2", [Endpoint("a", 1), Endpoint("b", 2)]),
+        ("tq://a, b:2", [Endpoint("a", 7766), Endpoint("b", 2)]),
+        ("tq://a,b,a", [Endpoint("a", 7766), Endpoint("b", 7766)]),
+        ("tq://[::1]:1", [Endpoint("::1", 1)]),
+        ("tq://[fe80::1%eth0]", [Endpoint("fe80::1%eth0", 7766)]),
+        ("tq://broker-1.example.org:65535", [Endpoint("broker-1.example.org", 65535)]),
+    ],
+)
+def test_addresses_are_read_in_their_order(url: str, endpoints: list[Endpoint]) -> None:
+    assert parse_endpoints(url) == endpoints
+
+
+@pytest.mark.parametrize(
+    "url, complaint",
+    [
+        ("", "starts with tq://"),
+        ("127.0.0.1:7766", "starts with tq://"),
+        ("http://a", "starts with tq://"),
+        ("tq://", "a host is missing"),
+        ("tq://a,,b", "a host is missing"),
+        ("tq://:7766", "not host or host:port"),
+        ("tq://::1", "write an IPv6 address in brackets"),
+        ("tq://a:0", "a port is 1 to 65535; got '0'"),
+        ("tq://a:65536", "a port is 1 to 65535; got '65536'"),
+        ("tq://a:", "a port is 1 to 65535; got ''"),
+        ("tq://a:http", "a port is 1 to 65535; got 'http'"),
+        ("tq://a:²", "a port is 1 to 65535; got '²'"),
+        ("tq://user@a", "not host or host:port"),
+        ("tq://a/path", "not host or host:port"),
+    ],
+)
+def test_an_error_says_what_is_wrong(url: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_endpoints(url)
+
+    assert complaint in str(caught.value)
+
+
+@given(st.text())
+def test_any_text_is_addresses_or_a_config_error(text: str) -> None:
+    try:
+        endpoints = parse_endpoints("tq://" + text)
+    except ConfigError:
+        return
+
+    assert parse_endpoints("tq://" + ",".join(map(str, endpoints))) == endpoints

@@ -1,0 +1,45 @@
+"""The worker's settings: what -Q may say."""
+
+import pytest
+
+from tq.core.errors import ConfigError
+from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_queues
+
+
+@pytest.mark.parametrize(
+    "text, queues",
+    [
+        ("default", [QueueWeight("default")]),
+        ("high:4,default", [QueueWeight("high", 4), QueueWeight("default", 1)]),
+        (" high:4 , default ", [QueueWeight("high", 4), QueueWeight("default", 1)]),
+        ("eu:mail", [QueueWeight("eu:mail")]),
+        ("eu:mail:3", [QueueWeight("eu:mail", 3)]),
+        ("orders{shop}:2", [QueueWeight("orders{shop}", 2)]),
+    ],
+)
+def test_queues_are_names_with_weights(text: str, queues: list[QueueWeight]) -> None:
+    served = parse_queues(text)
+
+    assert served == ServedQueues(queues, weighted=":" in text.removeprefix("eu:"))
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("", "a queue name has"),
+        ("a,", "a queue name has"),
+        ("a b", "a queue name has"),
+        ("a:0", "weight of 'a' must be 1 to 1000; got 0"),
+        ("a:1001", "weight of 'a' must be 1 to 1000; got 1001"),
+        ("a:2,b,a", "'a' is named twice"),
+        (":3", "a queue name has"),
+    ],
+)
+def test_queues_that_cannot_be_meant_are_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        WorkerSettings(app="mail", queues=text)
+
+
+def test_a_broker_that_no_url_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match="starts with tq://"):
+        WorkerSettings(app="mail", url="127.0.0.1:7766")
