@@ -1,6 +1,5 @@
 """Command lines: what reaches the program, what its help teaches, and how it refuses."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,18 +9,11 @@ from cyclopts import App
 from msgspec import Meta
 
 from tq import __version__
-from tq.bin.declaration import PREFIX, settings_of
+from tq.bin.declaration import settings_of
 from tq.bin.flags import EXIT_USAGE, program, program_of_commands, start
 from tq.bin.settings import Loaded
 from tq.broker.config import BrokerSettings
 from tq.worker.config import WorkerSettings
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(PREFIX)]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("COLUMNS", "100")
 
 
 def broker(*words: str, seen: list[BrokerSettings] | None = None) -> int:
