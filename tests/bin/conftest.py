@@ -14,7 +14,8 @@ from tq.bin.declaration import PREFIX
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("COLUMNS", "100")
+    # Help is folded to the terminal: this one folds nothing.
+    monkeypatch.setenv("COLUMNS", "500")
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,11 @@
 """Command lines: what reaches the program, what its help teaches, and how it refuses."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+import pydantic  # noqa: F401 - see the test of it below
 import pytest
 from cyclopts import App
 from msgspec import Meta
@@ -111,6 +113,15 @@ def test_a_wrong_command_line_is_told_on_standard_error(
     assert err.startswith("tq-broker: ")
     assert complaint in err
     assert "Try `tq-broker --help`." in err
+
+
+def test_pydantic_being_loaded_changes_no_message(capsys: pytest.CaptureFixture[str]) -> None:
+    # cyclopts hands the values of flags to pydantic, once anything has imported that.
+    assert "pydantic" in sys.modules
+
+    broker("--lease-ms", "soon", "--durability", "sync")
+
+    assert "--lease-ms must be 500ms to 1h" in capsys.readouterr().err
 
 
 def test_help_has_every_option_with_its_bounds_and_default(capsys: pytest.CaptureFixture[str]) -> None:
