@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.acceptance.programs import Started, address, run, started
+from tests.acceptance.programs import Started, address, command, environment, run, started
 from tq.client import SyncClient, TcpDialer
 from tq.core.retry import RetryPolicy
 from tq.core.task import Task
@@ -133,6 +134,19 @@ def test_the_admin_prints_no_colours_into_a_pipe(shop: Shop) -> None:
     assert ended.code == 0
     assert "\x1b" not in ended.out
     assert ended.out.splitlines()[0].split()[:3] == ["ID", "NAME", "QUEUE"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(shop: Shop) -> None:
+    shop.enqueue("send", "a@b.c")
+    words = command("admin", "tasks", "--json", "--url", shop.url)
+
+    with subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as admin:
+        assert admin.stdout is not None
+        assert admin.stderr is not None
+        admin.stdout.close()
+        said = admin.stderr.read()
+
+    assert (admin.returncode, said) == (0, b"")
 
 
 def test_a_stopped_broker_keeps_its_tasks(shop: Shop) -> None:
