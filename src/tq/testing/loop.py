@@ -63,15 +63,25 @@ class VirtualSelector(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Let *timeout* seconds pass at once; None means that nothing is planned."""
         if timeout is None:
-            raise Deadlock("nothing is ready and no timer is set")
+            waiting = sorted(f"{task.get_name()} {_place(task)}" for task in asyncio.all_tasks())
+            raise Deadlock(f"nothing is ready and no timer is set; waiting: {', '.join(waiting)}")
         if timeout > 0:
             self._clock.advance(timeout + _LATE_S)
             self._turns = 0
         else:
             self._turns += 1
             if self._turns > TURNS_IN_AN_INSTANT_MAX:
-                raise Livelock(f"{self._turns} turns of the loop at {self._clock.monotonic():.6f} s")
+                turns, self._turns = self._turns, 0
+                # Private to asyncio, and only for the eyes of whoever looks for the culprit.
+                ready = [repr(handle) for handle in getattr(asyncio.get_running_loop(), "_ready", ())]
+                at_s = self._clock.monotonic()
+                raise Livelock(f"{turns} turns of the loop at {at_s:.6f} s; ready: {', '.join(ready[:5])}")
         return []
+
+
+def _place(task: "asyncio.Task[Any]") -> str:
+    frames = task.get_stack(limit=1)
+    return f"{frames[0].f_code.co_filename}:{frames[0].f_lineno}" if frames else "nowhere"
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
