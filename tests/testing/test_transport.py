@@ -237,18 +237,19 @@ async def test_one_side_may_end_its_bytes_and_go_on_reading() -> None:
 async def test_aborting_resets_the_other_side_which_has_a_prefix() -> None:
     lengths = set()
     for seed in range(30):
-        _, client, server = connected(Conditions(piece_bytes_max=3), seed)
-        client.transport.write(bytes(range(20)))
+        _, client, server = connected(Conditions(piece_bytes_max=3, window_bytes=25), seed)
+        client.transport.write(bytes(range(30)))
         client.transport.abort()
         client.transport.abort()
         await later()
 
-        assert bytes(range(20)).startswith(server.received)
+        assert bytes(range(25)).startswith(server.received)
         lengths.add(len(server.received))
         assert (client.calls, client.lost) == (["made", "lost"], None)
+        assert client.transport.get_write_buffer_size() == 0
         assert server.calls == ["made", "lost"]
         assert isinstance(server.lost, ConnectionResetError)
-    assert {0, 20} <= lengths
+    assert {0, 25} <= lengths
     assert len(lengths) > 5
 
 

@@ -47,7 +47,6 @@ class Lane:
         self._conditions = conditions
         self._flying: deque[tuple[float, bytes | _Ending]] = deque()
         self._flying_bytes = 0
-        self._last_arrival = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._is_held = False
         self._is_cut = False
@@ -112,9 +111,8 @@ class Lane:
         if self._is_cut:
             return
         arrives_at = self._loop.time() + self._chance.uniform(*self._conditions.latency_s)
-        # In order, as TCP has it.
-        self._last_arrival = max(self._last_arrival, arrives_at)
-        self._flying.append((self._last_arrival, piece))
+        # In order, as TCP has it: one that comes sooner than those before it waits for them.
+        self._flying.append((arrives_at, piece))
         if isinstance(piece, bytes):
             self._flying_bytes += len(piece)
         self.wake()
@@ -312,7 +310,6 @@ class SimulatedTransport(asyncio.Transport):
         if not self.is_lost:
             self._outward.reset()
         self.is_lost = self._is_closing = True
-        self._buffer.clear()
         self._protocol = None
         self._inward.wake()
 
