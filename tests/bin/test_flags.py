@@ -142,7 +142,7 @@ def test_help_teaches_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
         "Sync loses nothing.",
         "A flag wins over the environment",
         "section broker of a YAML file",
-        "TQ_LOG_LEVEL",
+        "TQ_LOG_FORMAT for --log-format",
         "Examples: tq-broker",
         "--print-config",
         "--config",

@@ -91,6 +91,16 @@ def test_an_exception_is_told_with_its_traceback(form: str) -> None:
     assert stream.getvalue().count("ZeroDivisionError: division by zero") == 2
 
 
+def test_what_a_task_says_does_not_steer_the_terminal() -> None:
+    stream = Terminal()
+    configure("info", "console", stream)
+
+    logging.getLogger("b").error("failed: \x1b[2Jgone", exc_info=ValueError("\x1b[2Jgone"))
+
+    assert "\x1b[2J" not in stream.getvalue()
+    assert stream.getvalue().count(r"\x1b[2Jgone") == 2
+
+
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_what_is_less_severe_than_the_level_is_left_out(form: str) -> None:
     stream = io.StringIO()

@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Group, Parameter, Token
 from tq import __version__
 from tq.bin.declaration import Setting, settings_of
 from tq.bin.settings import Loaded, config_file, effective, load
-from tq.core.errors import ConfigError
+from tq.core.errors import UsageError
 
 EXIT_USAGE = 2
 """The exit code for a command line, a variable or a file that cannot be meant; as in most shells' tools."""
@@ -24,8 +24,8 @@ EXIT_USAGE = 2
 S = TypeVar("S", bound=msgspec.Struct)
 
 _PRECEDENCE = (
-    "Every option can also be set by an environment variable (TQ_LOG_LEVEL for --log-level) and in the "
-    "section {section} of a YAML file (log_level: info). A flag wins over the environment, the environment "
+    "Every option can also be set by an environment variable ({variable} for {flag}) and in the "
+    "section {section} of a YAML file ({line}). A flag wins over the environment, the environment "
     "over the file, the file over the default; an option that does not exist is an error in each. Numbers "
     "may carry a unit: 250ms, 10s, 5m, 1h, 30d; 64KiB, 10MiB, 2GiB."
 )
@@ -45,7 +45,7 @@ def program(
 
     *details* adds to the help of single settings, by name, what the declaration cannot know.
     """
-    app = _cli(name, purpose, examples)
+    app = _cli(name, struct, purpose, examples)
     app.default(_command(name, struct, lambda loaded, _words: run(loaded), details or {}))
     return app
 
@@ -62,7 +62,7 @@ def program_of_commands(
 
     *run* gets the returned app, which is where the commands are added, and the words that are not settings.
     """
-    app = _cli(name, purpose, examples)
+    app = _cli(name, struct, purpose, examples)
     words = inspect.Parameter(
         "words",
         inspect.Parameter.VAR_POSITIONAL,
@@ -100,9 +100,15 @@ def _command(
     return command
 
 
-def _cli(name: str, purpose: str, examples: str) -> App:
+def _cli(name: str, struct: type[msgspec.Struct], purpose: str, examples: str) -> App:
     """Return an empty command line in the product's manner: errors are raised, never printed in a box."""
-    precedence = _PRECEDENCE.format(section=name.removeprefix("tq-"))
+    *_, last = settings_of(struct).values()
+    precedence = _PRECEDENCE.format(
+        section=name.removeprefix("tq-"),
+        variable=last.variable,
+        flag=last.flag,
+        line=f"{last.name}: {last.spell(last.default)}",
+    )
     app = App(
         name=name,
         help=purpose,
@@ -121,7 +127,8 @@ def _cli(name: str, purpose: str, examples: str) -> App:
 def parameters(struct: type[msgspec.Struct], details: Mapping[str, str]) -> list[inspect.Parameter]:
     """Return one keyword parameter for each setting of *struct*; None is what an absent flag leaves in it."""
     declared = settings_of(struct).values()
-    groups = {setting.group: Group.create_ordered(setting.group) for setting in declared}
+    names = dict.fromkeys(setting.group for setting in declared)
+    groups = {name: Group(name, sort_key=place) for place, name in enumerate(names)}
     return [
         inspect.Parameter(
             setting.name,
@@ -159,7 +166,12 @@ def _own_parameters() -> list[inspect.Parameter]:
             default=False,
             annotation=Annotated[
                 bool,
-                Parameter(help="Print the settings in effect and their sources, and end.", group=_ABOUT, negative=""),
+                Parameter(
+                    help="Print the settings in effect and their sources, and end.",
+                    group=_ABOUT,
+                    negative="",
+                    show_default=False,
+                ),
             ],
         ),
     ]
@@ -188,7 +200,7 @@ def start(app: App, arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(given)
-    except (ConfigError, CycloptsError) as error:
+    except (CycloptsError, UsageError) as error:
         name = app.name[0]
         print(f"{name}: {error}\nTry `{name} --help`.", file=sys.stderr)
         return EXIT_USAGE

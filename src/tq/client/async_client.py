@@ -148,11 +148,9 @@ class AsyncClient:
                 `InvalidArgument`, `DuplicateTask`, `BrokerStoreFull`...
             TransportError: The broker could not be reached, or did not answer in time.
         """
-        welcome = await self._link.ready(self._deadline())
-        task = self._cutter.identified(task, welcome.limits)
-        await self._enqueuer.enqueue(task, welcome.limits)
-        assert task.id is not None
-        return task.id
+        limits = (self._link.welcome or await self._link.ready(self._deadline())).limits
+        self._cutter.check(task, limits)
+        return await self._enqueuer.enqueue(task, limits)
 
     async def enqueue_many(self, tasks: Iterable[Task]) -> list[TaskId]:
         """Enqueue *tasks*, durably, in their order, and return their ids.

@@ -7,7 +7,7 @@ told when it ends.
 import asyncio
 import copy
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -68,10 +68,10 @@ class AsyncConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say hello."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # A transport of uvloop is one by its methods, not by its class.
+        self._transport = cast(asyncio.Transport, transport)
         self.is_connected = True
-        transport.write(self._session.start())
+        self._transport.write(self._session.start())
 
     def data_received(self, data: bytes) -> None:
         """Take what the broker says."""

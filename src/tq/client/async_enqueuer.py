@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from tq.client.async_connection import fail
-from tq.client.batches import Batch, EnqueueOutcome, FrameCutter
+from tq.client.batches import EnqueueOutcome, FrameCutter
 from tq.core.errors import BrokerError, ErrorCode, broker_error
+from tq.core.ids import TaskId
 from tq.core.task import Task
 from tq.protocol.messages import Enqueue, Enqueued, Limits
 
@@ -20,10 +21,10 @@ _FINAL = frozenset({ErrorCode.OUTCOME_UNKNOWN, ErrorCode.INTERNAL})
 
 
 class _Waiting(NamedTuple):
-    """One caller's task; the future ends with it."""
+    """One caller's task; the future gets its id."""
 
     task: Task
-    done: asyncio.Future[None]
+    done: asyncio.Future[TaskId]
 
 
 class AsyncEnqueuer:
@@ -35,8 +36,8 @@ class AsyncEnqueuer:
         self._waiting: list[_Waiting] = []
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def enqueue(self, task: Task, limits: Limits) -> None:
-        """Enqueue *task*, which has an id and has been checked.
+    async def enqueue(self, task: Task, limits: Limits) -> TaskId:
+        """Enqueue *task*, which has been checked, and return its id.
 
         Raises:
             BrokerError: The broker refused it.
@@ -46,7 +47,7 @@ class AsyncEnqueuer:
             loop.call_soon(self._flush, loop, limits)
         waiting = _Waiting(task, loop.create_future())
         self._waiting.append(waiting)
-        await waiting.done
+        return await waiting.done
 
     async def close(self) -> None:
         """Wait for the frames on their way to end."""
@@ -55,20 +56,27 @@ class AsyncEnqueuer:
 
     def _flush(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         waiting, self._waiting = self._waiting, []
+        if len(waiting) == 1:
+            self._start(loop, self._cutter.single(waiting[0].task), waiting)
+            return
         for batch in self._cutter.cut([one.task for one in waiting], limits, EnqueueOutcome()):
-            callers = waiting[batch.first : batch.first + len(batch.frame.tasks)]
-            sending = loop.create_task(self._carry(batch, callers, limits))
-            self._sending.add(sending)
-            sending.add_done_callback(self._sending.discard)
+            self._start(loop, batch.frame, waiting[batch.first : batch.first + len(batch.frame.tasks)])
 
-    async def _carry(self, batch: Batch, callers: list[_Waiting], limits: Limits) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop, frame: Enqueue, callers: list[_Waiting]) -> None:
+        sending = loop.create_task(self._carry(frame, callers))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+
+    async def _carry(self, frame: Enqueue, callers: list[_Waiting]) -> None:
         try:
-            answer = await self._send(batch.frame)
+            answer = await self._send(frame)
         except BrokerError as refusal:
             if len(callers) == 1 or refusal.retryable or refusal.code in _FINAL:
                 _tell(callers, refusal)
-            else:
-                await self._carry_apart(callers, limits)
+                return
+            # A frame is refused whole for the sake of one task: nothing is enqueued, and each is tried on its own.
+            for caller in callers:
+                await self._carry(self._cutter.single(caller.task), [caller])
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the callers' to handle
             _tell(callers, error)
         except asyncio.CancelledError:
@@ -78,15 +86,9 @@ class AsyncEnqueuer:
         else:
             for index, code, text in answer.refused:
                 _tell([callers[index]], broker_error(code, text))
-            for caller in callers:
+            for caller, (task_id, _, _) in zip(callers, frame.tasks, strict=True):
                 if not caller.done.done():
-                    caller.done.set_result(None)
-
-    async def _carry_apart(self, callers: list[_Waiting], limits: Limits) -> None:
-        # A frame is refused whole for the sake of one task: nothing is enqueued, and each is tried on its own.
-        for caller in callers:
-            for batch in self._cutter.cut([caller.task], limits, EnqueueOutcome()):
-                await self._carry(batch, [caller], limits)
+                    caller.done.set_result(TaskId(task_id))
 
 
 def _tell(callers: list[_Waiting], error: Exception) -> None:

@@ -62,6 +62,11 @@ class AsyncLink:
         """Return the time by which deadlines are meant."""
         return asyncio.get_running_loop().time()
 
+    @property
+    def welcome(self) -> Welcome | None:
+        """The broker's `Welcome`, if there is a connection."""
+        return self._welcome if self._current is not None and self._current.is_usable else None
+
     async def ready(self, deadline: float | None) -> Welcome:
         """Return the broker's `Welcome`, connecting first if there is no connection.
 

@@ -87,8 +87,8 @@ class FrameCutter:
         # How long each spec is, once it has been checked.
         self._spec_bytes: dict[TaskSpec, int] = {}
 
-    def identified(self, task: Task, limits: Limits) -> Task:
-        """Return *task* with an id, checked.
+    def check(self, task: Task, limits: Limits) -> None:
+        """Raise what a broker would answer to *task*.
 
         Raises:
             PayloadTooLarge: Its payload is over the broker's limit.
@@ -97,7 +97,13 @@ class FrameCutter:
         flaw = self._flaw(task, limits)
         if flaw is not None:
             raise broker_error(flaw[0].value, flaw[1])
-        return task if task.id is not None else Task(task.spec, task.payload, TaskId(self._ids.make()))
+
+    def single(self, task: Task) -> Enqueue:
+        """Return the frame of one task, which has been checked."""
+        if task.id is not None:
+            return Enqueue(self._ids.make(), [task.spec], [(task.id, 0, task.payload)])
+        frame_id, task_id = self._ids.make_many(2)
+        return Enqueue(frame_id, [task.spec], [(task_id, 0, task.payload)])
 
     def cut(self, tasks: Iterable[Task], limits: Limits, outcome: EnqueueOutcome) -> Iterator[Batch]:
         """Yield the frames that carry *tasks*, taking no more tasks than the next frame needs.

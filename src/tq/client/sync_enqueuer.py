@@ -5,8 +5,9 @@ It is the counterpart of `tq.client.async_enqueuer`, which collects those of a l
 
 from collections.abc import Callable
 
-from tq.client.batches import EnqueueOutcome, FrameCutter
+from tq.client.batches import FrameCutter
 from tq.core.errors import broker_error
+from tq.core.ids import TaskId
 from tq.core.task import Task
 from tq.protocol.messages import Enqueue, Enqueued, Limits
 
@@ -18,15 +19,16 @@ class SyncEnqueuer:
         self._cutter = cutter
         self._send = send
 
-    def enqueue(self, task: Task, limits: Limits) -> None:
-        """Enqueue *task*, which has an id and has been checked.
+    def enqueue(self, task: Task, limits: Limits) -> TaskId:
+        """Enqueue *task*, which has been checked, and return its id.
 
         Raises:
             BrokerError: The broker refused it.
         """
-        for batch in self._cutter.cut([task], limits, EnqueueOutcome()):
-            for _, code, text in self._send(batch.frame).refused:
-                raise broker_error(code, text)
+        frame = self._cutter.single(task)
+        for _, code, text in self._send(frame).refused:
+            raise broker_error(code, text)
+        return TaskId(frame.tasks[0][0])
 
     def close(self) -> None:
         """Do nothing: what is on its way is its caller's."""

@@ -58,6 +58,12 @@ class SyncLink:
         """Return the time by which deadlines are meant."""
         return time.monotonic()
 
+    @property
+    def welcome(self) -> Welcome | None:
+        """The broker's `Welcome`, if there is a connection."""
+        here = self._here()
+        return here.welcome if here.current is not None and here.current.is_usable else None
+
     def ready(self, deadline: float | None) -> Welcome:
         """Return the broker's `Welcome`, connecting first if there is no connection.
 

@@ -58,15 +58,18 @@ class IdMaker:
 
     def make_many(self, count: int) -> list[bytes]:
         """Return the next *count* ids; a frame of them costs a fifth of what as many calls of `make` do."""
-        if count < 1:
-            return []
-        ids = [self.make()]
         if self._tail + (count << 8 * _STEP_BYTES) > _TAIL_MAX:
-            ids += [self.make() for _ in range(count - 1)]
-            return ids
+            return [self.make() for _ in range(count)]
+        at = self._clock()
+        entropy = self._entropy(10 + _STEP_BYTES * count)
+        steps = struct.unpack_from(f">{count}I", entropy, 10)
+        if at > self._at:
+            self._at = at
+            self._tail = int.from_bytes(entropy[:10], "big") >> 7
         tail, above, below = self._tail, self._at << 16 | 0x7 << 12, 0b10 << 62
         pack = _HALVES.pack
-        for step in struct.unpack(f">{count - 1}I", self._entropy(_STEP_BYTES * (count - 1))):
+        ids = []
+        for step in steps:
             tail += 1 + step
             ids.append(pack(above | tail >> 62, below | tail & _LOW_MASK))
         self._tail = tail
