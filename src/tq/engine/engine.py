@@ -67,7 +67,7 @@ class Engine:
     def __init__(self, reader: Reader, settings: EngineSettings, draw: Callable[[], float]) -> None:
         self._reader = reader
         self._settings = settings
-        self._leases = Leases()
+        self._leases = Leases(settings.grace_ms)
         self._waiters = Waiters()
         self._meta = Meta()
         self._queues = Queues(HeadsBudget(settings.heads_bytes_max), self._leases.running, settings.queues_max)
@@ -193,7 +193,7 @@ class Engine:
         mine = {(task.lease.token, task.index): task for task in self._held_by(worker) if task.lease is not None}
         self._give_back([task for place, task in mine.items() if place not in claimed], worker, changes)
         begun = [mine[place] for place, started in claimed.items() if started and place in mine]
-        self._leases.mark_started(begun, now, self._settings.grace_ms, changes)
+        self._leases.mark_started(begun, now, changes)
         return Registered(resumed, [place for place in claimed if place not in mine])
 
     def _subscribe(self, command: commands.Subscribe, now: int, changes: Changes) -> None:
@@ -211,7 +211,7 @@ class Engine:
     def _mark_started(self, command: commands.MarkStarted, now: int, changes: Changes) -> None:
         worker = self._workers.known(command.session)
         worker.seen_at = now
-        self._leases.mark_started(self._found(command, worker, changes), now, self._settings.grace_ms, changes)
+        self._leases.mark_started(self._found(command, worker, changes), now, changes)
 
     def _release(self, command: commands.Release, now: int, changes: Changes) -> None:
         worker = self._workers.known(command.session)
