@@ -21,7 +21,7 @@ from tq.core.task import TaskRecord, TaskSpec, TaskView
 from tq.core.times import Timestamp
 from tq.core.worker import WorkerInfo
 from tq.engine import commands as c
-from tq.engine.changes import SCAN_BYTES_MAX, Changes
+from tq.engine.changes import SCAN_BYTES_MAX, Changes, Ending
 from tq.engine.engine import Engine, EngineSettings
 from tq.engine.rows import READY, decode_record
 from tq.testing.invariants import check_invariants
@@ -112,6 +112,7 @@ class Driver:
         self.checked = checked
         self.inbox: dict[bytes, list[Held]] = {}
         self.lost: dict[bytes, list[tuple[int, int]]] = {}
+        self.endings: list[Ending] = []
         self.last: Changes
         self._draw = draw
         self._made = 0
@@ -135,6 +136,8 @@ class Driver:
             )
         for revocation in changes.revocations:
             self.lost.setdefault(revocation.session, []).extend(revocation.tasks)
+        assert changes.promised or not changes.endings, "an end is told that a crash may undo"
+        self.endings += changes.endings
         if self.checked:
             check_invariants(self.rows, self.engine)
 

@@ -111,14 +111,16 @@ class Leases:
             self._deadlines = [entry for entry in self._deadlines if self._task_at(entry[1], entry[2])]
             heapify(self._deadlines)
 
-    def overdue(self, now: int, count_max: int) -> list[QueuedTask]:
-        """Return up to *count_max* started tasks whose deadline has passed."""
+    def overdue(self, now: int, bytes_max: int) -> list[QueuedTask]:
+        """Return started tasks whose deadline has passed, until their records reach *bytes_max*."""
         found: list[QueuedTask] = []
-        while self._deadlines and self._deadlines[0][0] <= now and len(found) < count_max:
+        size = 0
+        while self._deadlines and self._deadlines[0][0] <= now and size < bytes_max:
             _, token, index = heappop(self._deadlines)
             task = self._task_at(token, index)
             if task is not None:
                 found.append(task)
+                size += len(task.record)
         return found
 
     def next_deadline(self) -> int | None:
