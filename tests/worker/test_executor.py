@@ -49,14 +49,14 @@ def assigned(executor: Executor, name: str, *args: object, **spec: object) -> As
     return Assignment(1, 0, task, plan, 0.0)
 
 
-def outcome_of(function: Callable[..., object], *args: object, way: Way | None = None, **spec: object) -> Outcome:
+def outcome_of(function: Callable[..., object], *args: object, way: Way | None = None, **spec: Any) -> Outcome:
     executor = Executor(registry(work=function), (), "w")
     work = assigned(executor, "work", *args, **spec)
     way = way or (on_the_loop if asyncio.iscoroutinefunction(function) else in_a_thread)
     return way(executor, work)
 
 
-def failure_of(function: Callable[..., object], *args: object, **spec: object) -> Failed:
+def failure_of(function: Callable[..., object], *args: object, **spec: Any) -> Failed:
     outcome = outcome_of(function, *args, **spec)
     assert isinstance(outcome, Failed)
     return outcome
@@ -78,13 +78,19 @@ def plain_double(x: int) -> int:
     return 2 * x
 
 
-@pytest.mark.parametrize(("function", "way"), [(double, on_the_loop), (double, in_a_thread), (plain_double, in_a_thread)])
+def unencodable() -> object:
+    return object()
+
+
+@pytest.mark.parametrize(
+    ("function", "way"), [(double, on_the_loop), (double, in_a_thread), (plain_double, in_a_thread)]
+)
 def test_a_value_is_encoded_as_the_task_asks(function: Callable[[int], object], way: Way) -> None:
     assert outcome_of(function, 21, way=way) == msgspec.msgpack.encode(42)
 
 
 def test_a_result_that_nobody_keeps_is_not_even_encoded() -> None:
-    assert outcome_of(lambda: object(), result_ttl_ms=0) is None
+    assert outcome_of(unencodable, result_ttl_ms=0) is None
 
 
 def test_an_exception_is_a_failed_attempt_with_its_traceback_from_the_handler_on() -> None:
@@ -163,7 +169,7 @@ def test_arguments_that_do_not_fit_are_rejected_and_the_handler_is_not_called(
 
 
 def test_what_cannot_be_encoded_is_rejected_for_the_work_is_done() -> None:
-    failed = failure_of(lambda: object())
+    failed = failure_of(unencodable)
 
     assert (failed.failure.type, failed.reject) == ("NotSerializable", True)
     assert "object" in failed.failure.message

@@ -117,7 +117,7 @@ def test_failures_are_counted_by_what_they_take_on_the_wire(text: str) -> None:
     for work in works:
         holdings.finish(work, failure(text))
     limits = msgspec.structs.replace(LIMITS, frame_bytes_max=100_000)
-    frames = []
+    frames: list[Settle] = []
 
     while holdings.has_unsent:
         frames.append(send(holdings, len(frames), limits))

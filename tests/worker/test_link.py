@@ -8,8 +8,18 @@ import pytest
 from tests.worker.rig import Gate, Rig, running
 from tests.worker.scripted import record
 from tq.core.errors import GoingAway, InvalidArgument, Overloaded, SessionUnknown, UnsupportedVersion
-from tq.protocol.messages import MAGIC, VERSION, Goodbye, Hello, Ping, Role, Settle, Subscribe, Window
-from tq.protocol.messages import GoingAway as GoingAwayPush
+from tq.protocol.messages import (
+    MAGIC,
+    VERSION,
+    GoingAway as GoingAwayPush,
+    Goodbye,
+    Hello,
+    Ping,
+    Role,
+    Settle,
+    Subscribe,
+    Window,
+)
 
 
 async def quick() -> int:
@@ -93,7 +103,7 @@ async def test_an_absent_broker_is_tried_until_it_comes_and_the_log_says_so_once
         rig.broker.is_absent = tries < 4
         return await connect(factory)  # type: ignore[arg-type]
 
-    rig.broker.connect = counted  # type: ignore[method-assign,assignment]
+    rig.broker.connect = counted  # type: ignore[method-assign]
     connecting = asyncio.create_task(rig.link.run())
     await rig.broker.until(lambda: rig.link.is_open)
     connecting.cancel()
