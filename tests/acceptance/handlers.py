@@ -18,6 +18,7 @@ AT_ONCE = RetryPolicy(max_attempts=2, backoff_ms=20, backoff_max_ms=20)
 EVER = 100
 
 app = App()
+future = App()
 
 
 def note(key: str) -> None:
@@ -42,6 +43,12 @@ async def echo(key: str) -> str:
 
 @app.task(name="echo_plain", retry=AT_ONCE)
 def echo_plain(key: str) -> str:
+    note(key)
+    return key
+
+
+@future.task(name="of_the_future")
+async def of_the_future(key: str) -> str:
     note(key)
     return key
 
