@@ -45,13 +45,15 @@ def test_a_decorator_with_options_declares_a_task_with_these(app: App) -> None:
 
 
 def test_one_decorator_serves_several_functions(app: App) -> None:
-    mail = app.task(queue="mail")
+    mail = app.task(queue="mail", reject_on=(LookupError,))
 
     def a() -> None: ...
     def b() -> None: ...
 
-    assert [mail(a).spec.queue, mail(b).spec.queue] == ["mail", "mail"]
-    assert len(app.registry) == 2
+    queues = [mail(a).spec.queue, mail(b).spec.queue]
+
+    assert queues == ["mail", "mail"]
+    assert [handler.reject_on for handler in app.registry] == [(LookupError,), (LookupError,)]
 
 
 def test_the_exceptions_to_reject_on_reach_the_worker(app: App) -> None:

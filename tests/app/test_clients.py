@@ -5,9 +5,11 @@ import gc
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import pytest
+import uvloop
 
 from tests.app.wire_worker import WireWorker
 from tq.app.app import App
@@ -61,7 +63,15 @@ def test_many_threads_use_it_at_once(app: App) -> None:
     assert sorted(results) == [n + i for n in (0, 10, 20, 30) for i in range(5)]
 
 
-def test_each_loop_has_its_own_client_and_takes_it_along(app: App) -> None:
+def run_uvloop(main: Coroutine[Any, Any, int]) -> int:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, run_uvloop])
+def test_each_loop_has_its_own_client_and_takes_it_along(
+    app: App, run: Callable[[Coroutine[Any, Any, int]], int]
+) -> None:
     async def main() -> int:
         client = app.async_client
         assert client is app.async_client
@@ -72,8 +82,8 @@ def test_each_loop_has_its_own_client_and_takes_it_along(app: App) -> None:
     with warnings.catch_warnings():
         # A connection that is left open shows as a ResourceWarning when it is collected.
         warnings.simplefilter("error")
-        asyncio.run(main())
-        asyncio.run(main())
+        run(main())
+        run(main())
         gc.collect()
 
     assert clients._async == {}

@@ -76,7 +76,6 @@ QUEUE = QueueView(
     cancelled_total=11,
     purged_total=12,
     purging=True,
-    ready_by_priority={212: 1},
     names_unserved=["mail.check"],
 )
 WORKER = WorkerView(

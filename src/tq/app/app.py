@@ -99,12 +99,13 @@ class App:
             UsageError: An option is out of its bounds, another task has the name, or
                 this is no function that can be a task.
         """
+        if function is not None:
+            return self._declare(function, function, options)
 
         def declare(function: Callable[..., Any]) -> DeclaredTask[..., Any, Any]:
-            _check_function(function)
             return self._declare(function, function, dict(options))
 
-        return declare if function is None else declare(function)
+        return declare
 
     @overload
     def register(self, handler: AsyncRunner[P, R]) -> DeclaredTask[P, Coroutine[Any, Any, R], R]: ...
@@ -123,6 +124,7 @@ class App:
     def _declare(
         self, function: Callable[..., Any], named_by: Callable[..., Any], options: dict[str, Any]
     ) -> DeclaredTask[..., Any, Any]:
+        _check_function(function)
         name = options.pop("name", None) or default_name(named_by)
         reject_on = check_exceptions(name, options.pop("reject_on", ()))
         handler = Handler(function, spec_with(TaskSpec(name), options), reject_on)

@@ -11,6 +11,7 @@ import signal
 import time
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
@@ -140,7 +141,8 @@ class _Process:
         """Wait for a signal or for the service to fail."""
         assert service.failed is not None, "the service was started"
         signalled = asyncio.ensure_future(self._signalled.wait())
-        await asyncio.wait({signalled, service.failed}, return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [signalled, service.failed]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         signalled.cancel()
         if not service.failed.done():
             return Exit.OK
@@ -151,7 +153,8 @@ class _Process:
         """Stop in good order; a second signal ends the wait for requests under way."""
         stopping = asyncio.ensure_future(service.stop())
         hurried = asyncio.ensure_future(self._hurried.wait())
-        await asyncio.wait({stopping, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [stopping, hurried]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if stopping.done():
             await stopping

@@ -99,7 +99,7 @@ class RocksStore:
             return found
         try:
             # The bound also stops the walk over what was deleted beyond the range. An iterator reads it from
-            # these options without keeping them alive: they must outlive it, or the bound is whatever follows.
+            # these options without keeping them alive: they must outlive it, or the bound is any bytes.
             within = ReadOptions()
             within.set_iterate_upper_bound(end)
             size = 0
@@ -342,8 +342,8 @@ def _options(cache_bytes: int, *, create: bool) -> Options:
     # Three may wait for the disk before a commit has to.
     options.set_max_write_buffer_number(4)
     # A get that misses, which every enqueue does for each new id, costs 0.3 us with these two and 0.5 to 1.0
-    # without. At a fiftieth of the buffer the filter has 26 bits for each row of 160 bytes; a tenth costs each
-    # write another 0.1 us, since the filter then fits no cache of the processor.
+    # without. At a fiftieth of the buffer the filter has 26 bits for each row of 160 bytes; a tenth costs
+    # each write another 0.1 us, since the filter then fits no cache of the processor.
     options.set_memtable_prefix_bloom_ratio(0.02)
     options.set_memtable_whole_key_filtering(True)
     options.add_compact_on_deletion_collector_factory(_DELETIONS_WINDOW, _DELETIONS_IN_WINDOW, 0.0)
