@@ -444,6 +444,30 @@ async def test_results_of_many_come_as_they_end(scripted: ScriptedBroker) -> Non
     assert set(seen[:1_250]) == set(order[:1_250])
 
 
+async def test_results_that_do_not_fit_into_one_frame_are_waited_for_in_halves(scripted: ScriptedBroker) -> None:
+    too_long = refuse(BatchTooLarge("2 MB of results"))
+
+    async with client_of(scripted) as client:
+        task_ids = await client.enqueue_many(task() for _ in range(5))
+        for task_id in task_ids:
+            scripted.complete(task_id)
+        scripted.next(Type.WAIT, too_long, too_long)
+
+        seen = [result.id async for result in client.wait_many(task_ids, timeout=10)]
+
+    assert sorted(seen) == task_ids
+    assert len(scripted.seen(Type.WAIT)) == 5
+
+
+async def test_a_wait_that_never_fits_is_an_error(scripted: ScriptedBroker) -> None:
+    scripted.next(Type.WAIT, *[refuse(BatchTooLarge("2 MB"))] * 3)
+
+    async with client_of(scripted) as client:
+        one, other = await client.enqueue_many([task(), task()])
+        with pytest.raises(BatchTooLarge):
+            await anext(client.wait_many([one, other], timeout=10))
+
+
 async def test_results_of_many_survive_a_lost_connection(scripted: ScriptedBroker) -> None:
     async with client_of(scripted) as client:
         task_ids = await client.enqueue_many(task() for _ in range(10))
@@ -606,6 +630,19 @@ async def test_a_real_broker_pushes_the_end_of_a_cancelled_task(broker: Dialer) 
             await client.wait(new_id(), timeout=10)
         with pytest.raises(ResultTimeout):
             await client.wait(other, timeout=0.02)
+
+
+async def test_a_real_broker_tells_more_than_fits_into_a_frame(broker: Dialer) -> None:
+    wordy = TaskSpec("\N{HOT PEPPER}" * 255, "mail")
+
+    async with AsyncClient(broker) as client:
+        task_ids = await client.enqueue_many(task(spec=wordy) for _ in range(2_000))
+
+        listed = [view.id async for view in client.list_tasks(TaskState.READY, "mail")]
+        views = await client.get(task_ids)
+
+    assert listed == task_ids
+    assert [view.id if view else None for view in views] == task_ids
 
 
 async def test_a_real_broker_controls_its_queues(broker: Dialer) -> None:
