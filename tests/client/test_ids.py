@@ -3,6 +3,7 @@
 import os
 import threading
 
+import pytest
 from hypothesis import given, strategies as st
 
 from tq.client.ids import ClientIds
@@ -65,6 +66,7 @@ def test_threads_never_get_the_same_id() -> None:
     assert len(set(made)) == len(made) == 4_000
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_process_does_not_repeat_the_ids_of_its_parent() -> None:
     ids = ClientIds(lambda: 1_000, os.urandom)
     ids.make()
