@@ -53,6 +53,20 @@ def test_threads_survive_lost_connections(scripted: ScriptedBroker) -> None:
     assert len(scripted.tasks) == 100
 
 
+@pytest.mark.parametrize("losses", [1, 2, 5])
+def test_frames_on_their_way_keep_their_order_over_several_lost_connections(
+    scripted: ScriptedBroker, losses: int
+) -> None:
+    scripted.next(Type.ENQUEUE, scripted._answer, *[drop] * losses)
+
+    with client_of(scripted) as client:
+        # Frames so long that a connection is lost while the later ones are still being sent.
+        task_ids = client.enqueue_many(Task(SPEC, bytes(250_000)) for _ in range(12))
+
+    assert list(scripted.tasks) == task_ids
+    assert scripted.connections == 1 + losses
+
+
 def test_threads_wait_for_results_side_by_side(scripted: ScriptedBroker) -> None:
     with client_of(scripted) as client:
         task_ids = client.enqueue_many(Task(SPEC, b"") for _ in range(20))
