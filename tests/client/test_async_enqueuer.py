@@ -21,10 +21,12 @@ from tq.core.errors import (
     RequestTimeout,
     TooManyQueues,
 )
+from tq.core.ids import IdMaker, TaskId
 from tq.core.task import Task, TaskSpec
 from tq.protocol.messages import Enqueue, Enqueued, Type
 
 SPEC = TaskSpec("a")
+new_ids = IdMaker(lambda: 1_700_000_000_000, os.urandom)
 
 
 def new_enqueuer(send: Callable[[Enqueue], Awaitable[Enqueued]]) -> AsyncEnqueuer:
@@ -122,7 +124,7 @@ async def test_closing_waits_for_what_is_on_its_way() -> None:
         return await answer
 
     enqueuer = new_enqueuer(send)
-    enqueuing = asyncio.ensure_future(enqueuer.enqueue(Task(SPEC, b""), LIMITS))
+    enqueuing = [asyncio.ensure_future(enqueuer.enqueue(Task(SPEC, b""), LIMITS)) for _ in range(2)]
     for _ in range(3):
         await asyncio.sleep(0)
 
@@ -133,7 +135,23 @@ async def test_closing_waits_for_what_is_on_its_way() -> None:
     await closing
 
     assert not was_done
-    assert await enqueuing
+    assert len(set(await asyncio.gather(*enqueuing))) == 2
+
+
+async def test_a_caller_that_came_alone_sends_its_task_itself(scripted: ScriptedBroker) -> None:
+    mine = new_ids.make()
+
+    async with AsyncClient(TcpDialer.of(scripted.url)) as client:
+        assert await client.enqueue(Task(SPEC, b"x", TaskId(mine))) == mine
+        with pytest.raises(DuplicateTask):
+            await client.enqueue(Task(SPEC, b"x", TaskId(mine)))
+        going = asyncio.ensure_future(client.enqueue(Task(SPEC, b"gone")))
+        await asyncio.sleep(0)
+        going.cancel()
+        await asyncio.wait([going])
+        await client.ping()
+
+    assert list(scripted.tasks) == [mine]
 
 
 async def test_a_single_caller_is_told_of_a_whole_refusal(scripted: ScriptedBroker) -> None:
