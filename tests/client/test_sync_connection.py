@@ -167,6 +167,20 @@ def test_a_push_that_came_while_nobody_read_is_heard_before_the_next_request(
         connection.call(m.Ping(), None)
 
 
+def test_a_connection_that_goes_away_ends_with_its_last_request(
+    scripted: ScriptedBroker, connection: SyncConnection
+) -> None:
+    def go_away(peer: Peer, request: Request) -> None:
+        peer.push(m.GoingAway("restart"))
+
+    scripted.next(Type.PING, go_away)
+
+    with pytest.raises(RequestTimeout):
+        connection.finish(connection.call(m.Ping(), time.monotonic() + 0.1))
+
+    assert connection._reader.fileno() == connection._writer.fileno() == -1
+
+
 def test_a_result_is_pushed_to_every_thread_that_waits_for_it(
     scripted: ScriptedBroker, connection: SyncConnection
 ) -> None:

@@ -241,8 +241,7 @@ class SyncConnection:
         elif data is not None:
             for event in self._session.receive(data):
                 self._take(event)
-            if self.is_going_away and not self._calls:
-                self._end(ConnectionLost("the broker is going away"))
+            self._end_if_idle()
 
     def _take(self, event: SessionEvent) -> None:
         match event:
@@ -277,6 +276,12 @@ class SyncConnection:
     def _expire(self) -> None:
         for correlation in self._session.expired(time.monotonic()):
             self._failed(self._calls.pop(correlation), RequestTimeout("the broker has not answered in time"))
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        # Nobody will listen to it again, so that the end which the broker announced would not be noticed.
+        if self.is_going_away and not self._calls:
+            self._end(ConnectionLost("the broker is going away"))
 
     def _check_usable(self) -> None:
         if not self.is_usable:
