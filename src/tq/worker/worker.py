@@ -150,8 +150,8 @@ class Worker:
         )
         await dispatcher.start(link)
         pulse = Pulse()
-        self._keeper.start(pulse, self._identity)
         steady = [asyncio.create_task(link.run()), asyncio.create_task(_tick(pulse, dispatcher, link))]
+        self._keeper.start(pulse, self._identity)
         try:
             await self._until_time_to_leave(steady, dispatcher, link)
             await self._leave(dispatcher, link)
