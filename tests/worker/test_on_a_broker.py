@@ -187,7 +187,7 @@ async def test_a_burst_leaves_empty_queues_and_returns() -> None:
             worker = Worker(app.registry, memory.dialer(), queues=[("default", 1)], burst=True)
             async with asyncio.timeout(PATIENCE_S):
                 await worker.run()
-            views = [view for view in await client.get(ids)]
+            views = await client.get(ids)
 
     assert {view.state for view in views if view is not None} == {TaskState.COMPLETED}
 
