@@ -26,7 +26,7 @@ Invariant: nothing that a handler does, but killing the process, leaves `run` or
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from tq.core.outcome import (
 from tq.core.task import PAYLOAD_BYTES_DEFAULT_MAX, TaskSpec
 from tq.core.times import milliseconds
 from tq.worker.assignment import Assignment, Delivered, Failed, Outcome, Plan, Stop
-from tq.worker.middleware import Chain, Middleware
+from tq.worker.middleware import Chain
 
 # Distinct specs are few; a program that makes them up (a priority for each call) must not fill the memory.
 _PLANS_MAX = 10_000
@@ -64,10 +64,10 @@ class Executor:
     result that the broker takes, as it says in its `Welcome`.
     """
 
-    def __init__(self, registry: Registry, middleware: Iterable[Middleware], worker: str) -> None:
+    def __init__(self, registry: Registry, worker: str) -> None:
         self.result_bytes_max = PAYLOAD_BYTES_DEFAULT_MAX
         self._registry = registry
-        self._chain = Chain(middleware)
+        self._chain = Chain(registry.middleware)
         self._worker = worker
         self._plans: dict[bytes, Plan] = {}
 

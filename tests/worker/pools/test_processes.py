@@ -31,7 +31,7 @@ class Pool:
     """A started pool and what it reports."""
 
     def __init__(self, concurrency: int) -> None:
-        self.executor = Executor(app.registry, (), "w")
+        self.executor = Executor(app.registry, "w")
         self.pool = ProcessPool(self.executor, concurrency, APP, "w")
         self.ends = Ends()
 
@@ -188,6 +188,13 @@ async def test_a_signal_to_the_whole_group_leaves_the_children_to_the_parent(tmp
         assert await it.result("pid") == child
 
 
+async def test_the_apps_middleware_runs_where_its_handlers_do() -> None:
+    async with pool() as it:
+        await it.result("double", 4)
+
+        assert await it.result("noted") == ["double", "noted"]
+
+
 async def test_handlers_find_an_empty_standard_input() -> None:
     async with pool() as it:
         assert await it.result("read") == ""
@@ -217,7 +224,7 @@ async def test_stopping_the_pool_ends_every_child(tmp_path: Path) -> None:
 
 async def test_an_app_that_cannot_be_imported_is_said_so_with_its_traceback() -> None:
     ends = Ends()
-    broken = ProcessPool(Executor(app.registry, (), "w"), 2, "tests.worker.pools.nowhere:app", "w")
+    broken = ProcessPool(Executor(app.registry, "w"), 2, "tests.worker.pools.nowhere:app", "w")
 
     with pytest.raises(ConfigError, match="No module named"):
         await broken.start(ends.finished)
