@@ -222,6 +222,23 @@ async def test_stopping_the_pool_ends_every_child(tmp_path: Path) -> None:
     assert not any(psutil.pid_exists(child) for child in children if isinstance(child, int))
 
 
+async def test_a_child_that_is_just_being_started_when_the_pool_stops_ends_by_itself() -> None:
+    it = Pool(1)
+    stopping = it.pool
+    stopping._finished = it.ends.finished
+    starting = asyncio.create_task(stopping._spawn())
+    await asyncio.sleep(0)
+    await stopping.stop()
+
+    async with asyncio.timeout(20):
+        child = await starting
+        status = await child.process.wait()
+        with pytest.raises(ConfigError, match="ended before it was ready"):
+            await child.ready
+
+    assert status == 0
+
+
 async def test_an_app_that_cannot_be_imported_is_said_so_with_its_traceback() -> None:
     ends = Ends()
     broken = ProcessPool(Executor(app.registry, "w"), 2, "tests.worker.pools.nowhere:app", "w")
