@@ -8,10 +8,11 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from cyclopts import App, CycloptsError, Group, Parameter, Token
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from tq import __version__
 from tq.bin.declaration import Setting, settings_of
@@ -135,12 +136,13 @@ def parameters(struct: type[msgspec.Struct], details: Mapping[str, str]) -> list
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                _annotation(setting) | None,
+                # Text, whatever it means: `Setting.parse` reads it.
+                (bool if setting.kind is bool else str) | None,
                 Parameter(
                     name=[name for name in (setting.flag, setting.short) if name],
                     help=_help(setting, details.get(setting.name, "")),
                     group=groups[setting.group],
-                    converter=None if setting.kind is bool else _as_text,
+                    metavar=None if setting.kind is bool else _form(setting),
                     show_default=False,
                 ),
             ],
@@ -157,7 +159,8 @@ def _own_parameters() -> list[inspect.Parameter]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None, Parameter(help="YAML file to read settings from; else $TQ_CONFIG.", group=_ABOUT)
+                str | None,
+                Parameter(help="YAML file to read settings from; else $TQ_CONFIG.", group=_ABOUT, metavar="FILE"),
             ],
         ),
         inspect.Parameter(
@@ -177,16 +180,11 @@ def _own_parameters() -> list[inspect.Parameter]:
     ]
 
 
-def _annotation(setting: Setting) -> Any:  # noqa: ANN401 - a type made at run time has no better one.
-    """Return the type by which cyclopts names what a flag takes."""
-    if setting.words and setting.kind is not int:
-        return Literal[setting.words]
-    return str if setting.words else setting.kind
-
-
-def _as_text(_kind: object, tokens: Sequence[Token]) -> str:
-    """Keep a flag's value as it was written: `Setting.parse` reads it."""
-    return tokens[0].value
+def _form(setting: Setting) -> str:
+    """Return what stands for the value of a flag in its help."""
+    number = {"ms": "DURATION", "bytes": "SIZE"}.get(setting.unit.name, "NUMBER")
+    kind = {int: number, Path: "PATH"}.get(setting.kind, "" if setting.words else "TEXT")
+    return "|".join(filter(None, [kind, *setting.words]))
 
 
 def _help(setting: Setting, detail: str) -> str:

@@ -62,7 +62,9 @@ class Lane:
     def wake_front(self, flow: Flow) -> None:
         """*flow* has a new head, older than those before."""
         if flow.name in self.id.names:
-            self._push(flow, (flow.rank, self._passes[flow.queue], 0))
+            key = (flow.rank, self._passes[flow.queue], 0)
+            if self._keys.get(flow) != key:
+                self._push(flow, key)
 
     def take(self, count: int, bytes_max: int, changes: Changes) -> list[QueuedTask]:
         """Take up to *count* tasks off the front, until their records reach *bytes_max*."""
@@ -88,6 +90,12 @@ class Lane:
                 task = flow.head(changes)
             flow.raise_floor(changes)
         return taken
+
+    def first(self, changes: Changes) -> tuple[int, int] | None:
+        """Return rank and seq of the task that is next, None if there is none."""
+        flow = self._top(changes)
+        head = flow.head(changes) if flow else None
+        return (head.flow.rank, head.seq) if head else None
 
     @property
     def idle(self) -> bool:
@@ -133,6 +141,7 @@ class Dispatcher:
         self._leases = leases
         self._lanes: dict[LaneId, Lane] = {}
         self._lane_of: dict[bytes, Lane] = {}
+        self._reserved: list[WorkerSession] = []
 
     def subscribe(self, worker: WorkerSession, queues: dict[Queue, int], *, weighted: bool) -> None:
         """Let *worker* serve *queues*, with their weights."""
@@ -161,9 +170,13 @@ class Dispatcher:
 
     @staticmethod
     def wake_all(queue: Queue) -> None:
-        """Let all lanes look at all flows of *queue*: a lane is new, or the queue was resumed."""
+        """Let all lanes look at all flows of *queue*: a lane is new, or the queue was resumed.
+
+        While it was paused, older tasks may have come back to the front of a flow.
+        """
         for flow in queue.flows.values():
             queue.wake(flow)
+            queue.wake_front(flow)
 
     def workers_of(self, queue: Queue) -> int:
         """Return how many connected workers serve *queue*."""
@@ -180,26 +193,38 @@ class Dispatcher:
 
     def dispatch(self, changes: Changes) -> bool:
         """Hand out what can be, up to a batch's worth; tells whether there may be more."""
+        for worker in self._reserved:
+            worker.reserved = False
+        self._reserved.clear()
         budget = BATCH_TASKS_MAX
         for lane in self._lanes.values():
-            if self._queues.with_suspects:
-                self._isolate(lane, changes)
-            while not lane.idle:
-                workers = sorted(
-                    (worker for worker in lane.workers if worker.open and not worker.reserved),
-                    key=lambda worker: worker.held_tasks,
-                )
-                if not workers:
-                    break
-                share = self._share(lane, len(workers))
-                before = budget
-                for worker in workers:
-                    budget -= self._give(worker, lane, min(share, budget), changes)
-                    if budget <= 0:
-                        return True
-                if budget == before:
-                    break
+            budget -= self._serve(lane, budget, changes)
+            if budget <= 0:
+                return True
         return False
+
+    def _serve(self, lane: Lane, budget: int, changes: Changes) -> int:
+        """Hand out of *lane* until it is empty, its workers are full or *budget* is used up; returns how many."""
+        given = 0
+        while given < budget:
+            self._isolate(lane, changes)
+            workers = sorted(
+                (worker for worker in lane.workers if worker.open and not worker.reserved),
+                key=lambda worker: worker.held_tasks,
+            )
+            if lane.idle or not workers:
+                break
+            share = self._share(lane, len(workers))
+            before = given
+            for worker in workers:
+                given += self._give(worker, lane, min(share, budget - given), changes)
+                if given >= budget:
+                    break
+            if given == before:
+                # All there was to read may have been suspects.
+                self._isolate(lane, changes)
+                break
+        return given
 
     @staticmethod
     def _share(lane: Lane, workers: int) -> int:
@@ -225,21 +250,36 @@ class Dispatcher:
         changes.deliveries.append(Delivery(worker.session, lease.token, alone, [task.record for task in tasks]))
 
     def _isolate(self, lane: Lane, changes: Changes) -> None:
-        """Give suspects to workers that hold nothing; if there is none, let one run empty for them."""
-        for worker in lane.workers:
-            worker.reserved = False
-        for queue in [queue for queue in self._queues.with_suspects if queue in lane.weights]:
-            waiting = [task for task in queue.suspects if task.flow.name in lane.id.names]
-            for task in waiting if not queue.row.paused else ():
-                workers = [worker for worker in lane.workers if worker.connected and worker.window_tasks]
-                free = next((worker for worker in workers if worker.open and not worker.held_tasks), None)
-                if free is None:
-                    candidates = [worker for worker in workers if not worker.isolating]
-                    if candidates:
-                        min(candidates, key=lambda worker: worker.held_tasks).reserved = True
-                    return
-                queue.suspects.remove(task)
-                task.flow.aside.discard(task.seq)
-                self._deliver(free, [task], alone=True, changes=changes)
+        """Give suspects, when it is their turn, to workers that hold nothing; if there is none, empty one for them."""
+        if not self._queues.with_suspects:
+            return
+        first = lane.first(changes)
+        queues = [queue for queue in self._queues.with_suspects if queue in lane.weights]
+        waiting = [
+            task
+            for queue in queues
+            for task in queue.suspects
+            if task.flow.name in lane.id.names and not queue.row.paused
+        ]
+        for task in sorted(waiting, key=lambda task: (task.flow.rank, task.seq)):
+            # One that is less urgent than what waits in the line goes no sooner for being a suspect.
+            if first is not None and (task.flow.rank, 0 if lane.id.weighted else task.seq) > first:
+                break
+            workers = [worker for worker in lane.workers if worker.connected and worker.window_tasks]
+            free = next((worker for worker in workers if worker.open and not worker.held_tasks), None)
+            if free is None:
+                self._reserve([worker for worker in workers if not worker.isolating])
+                break
+            task.flow.queue.suspects.remove(task)
+            task.flow.aside.discard(task.seq)
+            self._deliver(free, [task], alone=True, changes=changes)
+        for queue in queues:
             if not queue.suspects:
                 self._queues.with_suspects.discard(queue)
+
+    def _reserve(self, workers: list[WorkerSession]) -> None:
+        """Give no more to one of *workers*, until it holds nothing."""
+        if not any(worker.reserved for worker in workers) and workers:
+            worker = min(workers, key=lambda worker: worker.held_tasks)
+            worker.reserved = True
+            self._reserved.append(worker)

@@ -15,6 +15,8 @@ from typing import TypeVar, cast
 
 import msgspec
 
+from tq.core.lifecycle import TaskState
+from tq.core.outcome import TaskResult
 from tq.core.queue import QueueView
 from tq.core.times import DAY, HOUR, SECOND, Timestamp
 from tq.core.worker import WorkerView
@@ -40,8 +42,9 @@ from tq.engine.workers import Workers, WorkerSession
 
 A = TypeVar("A")
 
+# What a tick does of each kind: due tasks, lost ones, an operation's slice and expiries together are one bounded change.
 _SLICE_ROWS = 400
-_SLICE_BYTES = 256 * 1024
+_SLICE_BYTES = 128 * 1024
 _SWEEP_MS = 60 * SECOND
 
 
@@ -67,7 +70,7 @@ class Engine:
     def __init__(self, reader: Reader, settings: EngineSettings, draw: Callable[[], float]) -> None:
         self._reader = reader
         self._settings = settings
-        self._leases = Leases()
+        self._leases = Leases(settings.grace_ms)
         self._waiters = Waiters()
         self._meta = Meta()
         self._queues = Queues(HeadsBudget(settings.heads_bytes_max), self._leases.running, settings.queues_max)
@@ -191,13 +194,14 @@ class Engine:
             running = set(started)
             claimed.update({(token, index): index in running for index in indexes})
         mine = {(task.lease.token, task.index): task for task in self._held_by(worker) if task.lease is not None}
-        self._give_back([task for place, task in mine.items() if place not in claimed], worker, changes)
+        self._give_back([task for place, task in mine.items() if place not in claimed], worker, now, changes)
         begun = [mine[place] for place, started in claimed.items() if started and place in mine]
-        self._leases.mark_started(begun, now, self._settings.grace_ms, changes)
+        self._leases.mark_started(begun, now, changes)
         return Registered(resumed, [place for place in claimed if place not in mine])
 
     def _subscribe(self, command: commands.Subscribe, now: int, changes: Changes) -> None:
         worker = self._workers.known(command.session)
+        self._queues.check_names([name for name, _ in command.queues])
         queues: dict[Queue, int] = {}
         for name, weight in command.queues:
             queues[self._queues.provide(name)] = max(1, weight)
@@ -211,11 +215,11 @@ class Engine:
     def _mark_started(self, command: commands.MarkStarted, now: int, changes: Changes) -> None:
         worker = self._workers.known(command.session)
         worker.seen_at = now
-        self._leases.mark_started(self._found(command, worker, changes), now, self._settings.grace_ms, changes)
+        self._leases.mark_started(self._found(command, worker, changes), now, changes)
 
     def _release(self, command: commands.Release, now: int, changes: Changes) -> None:
         worker = self._workers.known(command.session)
-        self._give_back(self._found(command, worker, changes), worker, changes)
+        self._give_back(self._found(command, worker, changes), worker, now, changes)
 
     def _beat(self, command: commands.Beat, now: int, changes: Changes) -> None:
         worker = self._workers.known(command.session)
@@ -229,7 +233,7 @@ class Engine:
 
     def _leave(self, command: commands.Leave, now: int, changes: Changes) -> None:
         worker = self._workers.known(command.session)
-        self._give_back(self._held_by(worker), worker, changes)
+        self._give_back(self._held_by(worker), worker, now, changes)
         self._dispatcher.unsubscribe(worker)
         self._workers.remove(worker, changes)
         changes.promised = True
@@ -319,8 +323,7 @@ class Engine:
     def _tick(self, command: commands.Tick, now: int, changes: Changes) -> None:
         self._move_due(now, changes)
         self._retention.expire(now, changes)
-        self._lose_overdue(now, changes)
-        self._lose_silent(now, changes)
+        self._lose_leases(now, changes)
         self._operations.step(now, changes)
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_MS
@@ -333,21 +336,23 @@ class Engine:
             record = decode_record(encoded)
             if generation != queue.row.generation:  # purged while it waited
                 changes.writes[TASK + record.id] = None
+                self._waiters.tell(TaskResult(record.id, TaskState.CANCELLED, Timestamp(now)), changes)
                 continue
             queue.row.scheduled -= 1
             put_ready(self._meta, self._queues, queue, record, changes)
 
-    def _lose_overdue(self, now: int, changes: Changes) -> None:
-        for task in self._leases.overdue(now, _SLICE_ROWS):
+    def _lose_leases(self, now: int, changes: Changes) -> None:
+        """Take back a slice of what is overdue and of what silent workers hold."""
+        size = 0
+        for task in self._leases.overdue(now, _SLICE_BYTES):
             assert task.lease is not None, "an overdue task is under a lease"
-            worker = self._workers.get(task.lease.session)
-            if worker is not None:
-                self._lose([task], worker, now, changes)
-
-    def _lose_silent(self, now: int, changes: Changes) -> None:
+            size += len(task.record)
+            self._lose([task], self._workers.known(task.lease.session), now, changes)
         for worker in self._workers.silent(now):
+            if size >= _SLICE_BYTES:
+                return
             held = self._held_by(worker)
-            part, size = 0, 0
+            part = 0
             while part < len(held) and size < _SLICE_BYTES:
                 size += len(held[part].record)
                 part += 1
@@ -387,10 +392,10 @@ class Engine:
             changes.revocations.append(Revocation(worker.session, lost))
         return list(found.values())
 
-    def _give_back(self, tasks: list[QueuedTask], worker: WorkerSession, changes: Changes) -> None:
+    def _give_back(self, tasks: list[QueuedTask], worker: WorkerSession, now: int, changes: Changes) -> None:
         for task in tasks:
             worker.drop(task)
-        self._settler.release(tasks, changes)
+        self._settler.release(tasks, now, changes)
 
     def _lose(self, tasks: list[QueuedTask], worker: WorkerSession, now: int, changes: Changes) -> None:
         places = [(int(task.lease.token), task.index) for task in tasks if task.lease is not None]

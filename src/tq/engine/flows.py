@@ -148,7 +148,9 @@ class Flow:
         """Put a task back to its old place in the line, ahead of all that came later."""
         task.lease = None
         task.started_at = 0
-        if task.losses:
+        if self.unread and task.seq >= self.cursor:
+            pass  # It is found when the line has been read so far: after a restart it may not have been.
+        elif task.losses:
             self._set_aside(task)
         else:
             heappush(self._returned, (task.seq, task))

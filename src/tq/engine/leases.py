@@ -29,9 +29,10 @@ class Lease:
 
 
 class Leases:
-    """All live leases."""
+    """All live leases.  *grace_ms*: how long after its timeout a started task may still be settled."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace_ms: int) -> None:
+        self._grace_ms = grace_ms
         self.running: dict[bytes, QueuedTask] = {}
         self._by_token: dict[int, Lease] = {}
         self._next_token = Token(0)
@@ -66,6 +67,8 @@ class Leases:
                 self.running[task.id] = task
                 task.flow.held += 1
                 task.flow.queue.running_count += 1
+                if task.started_at:
+                    self._watch(task, lease)
 
     def find(self, session: bytes, token: int, index: int) -> QueuedTask | None:
         """Return the task that *session* holds as (token, index), or None if it does not."""
@@ -92,14 +95,14 @@ class Leases:
             if lease.live:
                 self.write(lease, changes)
 
-    def mark_started(self, tasks: list[QueuedTask], now: int, grace_ms: int, changes: Changes) -> None:
-        """Note that *tasks* really run, from *now* until their timeout and *grace_ms* have passed."""
+    def mark_started(self, tasks: list[QueuedTask], now: int, changes: Changes) -> None:
+        """Note that *tasks* really run, from *now* until their timeout and the grace have passed."""
         leases: dict[int, Lease] = {}
         for task in tasks:
             if task.lease is None or task.started_at:
                 continue
             task.started_at = now
-            heappush(self._deadlines, (now + task.spec.timeout_ms + grace_ms, task.lease.token, task.index))
+            self._watch(task, task.lease)
             leases[task.lease.token] = task.lease
         for lease in leases.values():
             self.write(lease, changes)
@@ -108,14 +111,16 @@ class Leases:
             self._deadlines = [entry for entry in self._deadlines if self._task_at(entry[1], entry[2])]
             heapify(self._deadlines)
 
-    def overdue(self, now: int, count_max: int) -> list[QueuedTask]:
-        """Return up to *count_max* started tasks whose deadline has passed."""
+    def overdue(self, now: int, bytes_max: int) -> list[QueuedTask]:
+        """Return started tasks whose deadline has passed, until their records reach *bytes_max*."""
         found: list[QueuedTask] = []
-        while self._deadlines and self._deadlines[0][0] <= now and len(found) < count_max:
+        size = 0
+        while self._deadlines and self._deadlines[0][0] <= now and size < bytes_max:
             _, token, index = heappop(self._deadlines)
             task = self._task_at(token, index)
             if task is not None:
                 found.append(task)
+                size += len(task.record)
         return found
 
     def next_deadline(self) -> int | None:
@@ -128,6 +133,10 @@ class Leases:
         keys = [None if task is None else task.key for task in tasks]
         started = [index for index, task in enumerate(tasks) if task is not None and task.started_at]
         changes.writes[LEASE + u64(lease.token)] = encode_row(LeaseRow(lease.session, lease.alone, keys, started))
+
+    def _watch(self, task: QueuedTask, lease: Lease) -> None:
+        deadline = task.started_at + task.spec.timeout_ms + self._grace_ms
+        heappush(self._deadlines, (deadline, lease.token, task.index))
 
     def _task_at(self, token: int, index: int) -> QueuedTask | None:
         lease = self._by_token.get(token)

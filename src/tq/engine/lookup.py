@@ -67,6 +67,7 @@ class Lookup:
         check_ids(ids)
         ended: list[TaskResult] = []
         unknown: list[bytes] = []
+        unfinished: list[bytes] = []
         for task_id in ids:
             place = changes.get(TASK + task_id)
             if place is None or self._purged(place, task_id, changes):
@@ -76,7 +77,8 @@ class Lookup:
             elif place.startswith(DEAD):
                 ended.append(_result_of_dead(self._dead(place, changes)))
             else:
-                self._waiters.add(task_id, connection)
+                unfinished.append(task_id)
+        self._waiters.add(unfinished, connection)
         return ended, unknown
 
     def page(self, state: str, queue_name: str | None, limit: int, cursor: bytes | None, changes: Changes) -> _Page:

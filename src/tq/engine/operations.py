@@ -37,7 +37,7 @@ from tq.engine.rows import (
 from tq.engine.waiters import Waiters
 
 SLICE_ROWS = 400
-SLICE_BYTES = 256 * 1024
+SLICE_BYTES = 128 * 1024
 IDS_MAX = 1_000
 IDS_BYTES_MAX = 512 * 1024
 # The rest of a flow key after the generation: rank, name, key; and of a ready key besides: seq.
@@ -96,10 +96,13 @@ class Operations:
         until = u64(self._meta.next_seq(changes))
         for queue in queues:
             if queue.row.dead:
-                affected += queue.row.dead
                 prefix = dead_prefix(queue.number)
                 key = self._begin(OperationRow(kind, queue.number, 0, prefix, prefix + until), changes)
-                self._step(key, now, changes)
+                dead = queue.row.dead
+                # Most often one slice of one queue is all there is; the rest is for the ticks to come.
+                if not affected:
+                    self._step(key, now, changes)
+                affected += dead
         return affected
 
     def act_on_ids(self, kind: str, ids: list[bytes], now: int, changes: Changes) -> int:

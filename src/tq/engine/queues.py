@@ -163,10 +163,7 @@ class Queues:
         queue = self._by_name.get(name)
         if queue is not None:
             return queue
-        try:
-            check_queue_name(name)
-        except ValueError as error:
-            raise InvalidArgument(str(error)) from None
+        _check_name(name)
         if len(self._by_name) >= self._queues_max:
             raise TooManyQueues(f"{self._queues_max} queues exist, as many as may; {name!r} would be one more")
         queue = Queue(len(self._by_number) + 1, QueueRow(name), [], self._running, self.with_suspects)
@@ -180,16 +177,27 @@ class Queues:
         Raises:
             TooManyQueues, InvalidArgument: They would.
         """
-        unknown = {spec.queue for spec in specs} - self._by_name.keys()
-        if unknown and len(self._by_name) + len(unknown) > self._queues_max:
-            raise TooManyQueues(
-                f"{len(self._by_name)} queues exist and {self._queues_max} may; {min(unknown)!r} would be one more"
-            )
-        for queue_name in {spec.queue for spec in specs}:
+        self._check_room_for_queues({spec.queue for spec in specs})
+        fresh: dict[str, set[str]] = {}
+        for spec in specs:
+            queue = self._by_name.get(spec.queue)
+            if queue is None or spec.name not in queue.names_known:
+                fresh.setdefault(spec.queue, set()).add(spec.name)
+        for queue_name, names in fresh.items():
             queue = self._by_name.get(queue_name)
-            names = {*(queue.names_known if queue else ()), *(spec.name for spec in specs if spec.queue == queue_name)}
-            if len(names) > NAMES_MAX:
+            if len(names) + (len(queue.names) if queue else 0) > NAMES_MAX:
                 raise InvalidArgument(f"queue {queue_name!r}: {NAMES_MAX} different task names at most")
+
+    def check_names(self, names: list[str]) -> None:
+        """Make sure that `provide` will not refuse any of *names*.
+
+        Raises:
+            TooManyQueues, InvalidArgument: It would.
+        """
+        for name in names:
+            if name not in self._by_name:
+                _check_name(name)
+        self._check_room_for_queues(set(names))
 
     def touch(self, queue: Queue) -> None:
         """Note that *queue*'s row changes in this batch."""
@@ -235,6 +243,21 @@ class Queues:
                 self._add(Queue(number, decode_queue(value), known, self._running, self.with_suspects))
             start = rows[-1][0] + b"\0"
 
+    def _check_room_for_queues(self, names: set[str]) -> None:
+        # No difference of sets: that would look at every queue there is.
+        unknown = [name for name in names if name not in self._by_name]
+        if unknown and len(self._by_name) + len(unknown) > self._queues_max:
+            raise TooManyQueues(
+                f"{len(self._by_name)} queues exist and {self._queues_max} may; {min(unknown)!r} would be one more"
+            )
+
     def _add(self, queue: Queue) -> None:
         self._by_name[queue.row.name] = queue
         self._by_number[queue.number] = queue
+
+
+def _check_name(name: str) -> None:
+    try:
+        check_queue_name(name)
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None

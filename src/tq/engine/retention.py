@@ -32,6 +32,9 @@ _BUCKET_MS = 1_000
 _FRAMES_EVERY_MS = 10_000
 _FLOOR_ROWS = 256
 IDS_PER_ROW_MAX = 1_000
+# A slice: many rows of a few ids, as a busy broker of small batches writes them, or one or two full ones.
+_SLICE_ROWS = 200
+_SLICE_BYTES = 16 * IDS_PER_ROW_MAX
 
 
 class Retention:
@@ -75,23 +78,23 @@ class Retention:
         return self._frames_next if self._next is None else min(self._next, self._frames_next)
 
     def expire(self, now: int, changes: Changes) -> None:
-        """Forget one row of ids whose time is over, and a slice of old frame answers."""
+        """Forget a slice of the ids whose time is over, and of old frame answers."""
         if self._next is not None and self._next <= now:
             self._expire_ids(now, changes)
         if self._frames_next <= now:
             self._expire_frames(now, changes)
 
     def _expire_ids(self, now: int, changes: Changes) -> None:
-        rows = changes.scan(EXPIRY + u64(self._floor), EXPIRY + u64(now + 1), 1)
+        rows = changes.scan(EXPIRY + u64(self._floor), EXPIRY + u64(now + 1), _SLICE_ROWS, _SLICE_BYTES)
         for key, value in rows:
             for task_id in split_ids(value):
                 self._forget(task_id, now, changes)
             changes.writes[key] = None
             self._floor = due_of(key)
-            self._taken += 1
-            if self._taken >= _FLOOR_ROWS:
-                self._taken = 0
-                self._meta.write(b"expiry", self._floor, changes)
+        self._taken += len(rows)
+        if self._taken >= _FLOOR_ROWS:
+            self._taken = 0
+            self._meta.write(b"expiry", self._floor, changes)
         self._look_ahead(changes)
 
     def _forget(self, task_id: bytes, now: int, changes: Changes) -> None:

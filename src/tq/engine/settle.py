@@ -5,7 +5,8 @@ died or went silent while the task had started).  A task with losses is a suspec
 handed out alone, so that what kills workers is found without harming what ran beside it.
 
 Invariant: a task leaves ``running`` exactly once per lease, in the batch that writes
-where it went.
+where it went.  A batch in which a task ends is promised: that the task has ended may be
+told, to who waits or to who asks, and must not be undone by a crash.
 """
 
 from collections.abc import Callable
@@ -103,17 +104,18 @@ class Settler:
                 self._fail(task, failed, now, changes)
         return lost
 
-    def release(self, tasks: list[QueuedTask], changes: Changes) -> None:
+    def release(self, tasks: list[QueuedTask], now: int, changes: Changes) -> None:
         """Put unstarted *tasks* back to their old places, unharmed."""
         self._leases.hand_back(tasks, changes)
         for task in tasks:
             assert after(TaskState.RUNNING, Step.RELEASE) is TaskState.READY
-            self._return(task, changes)
+            self._return(task, now, changes)
 
     def lose(self, tasks: list[QueuedTask], now: int, changes: Changes) -> None:
         """Deal with *tasks* whose lease is lost: those that had started are suspects from now on."""
         started = [task for task in tasks if task.started_at]
-        self.release([task for task in tasks if not task.started_at], changes)
+        self.release([task for task in tasks if not task.started_at], now, changes)
+        suspects: list[QueuedTask] = []
         for task in started:
             lease = task.lease
             assert lease is not None, "only a task under a lease can lose it"
@@ -126,12 +128,15 @@ class Settler:
                 )
                 task.losses += 1
                 self._bury(task, DeadReason.LOSSES, failure, now, changes)
-                continue
-            self._leases.hand_back([task], changes)
+            else:
+                suspects.append(task)
+        # Together: each lease row that names some of them is written once.
+        self._leases.hand_back(suspects, changes)
+        for task in suspects:
             record = decode_record(task.record)
             task.losses = record.losses = record.losses + 1
             task.record = changes.writes[task.key] = encode_record(record)
-            self._return(task, changes)
+            self._return(task, now, changes)
 
     def cancelled(self, record: TaskRecord, queue: Queue, now: int, changes: Changes) -> None:
         """Keep that a task, whose row the caller deletes, was cancelled, and tell who waits."""
@@ -142,7 +147,7 @@ class Settler:
         )
         self._keep(record, outcome, changes)
 
-    def _return(self, task: QueuedTask, changes: Changes) -> None:
+    def _return(self, task: QueuedTask, now: int, changes: Changes) -> None:
         flow = task.flow
         queue = flow.queue
         if flow.live:
@@ -152,13 +157,15 @@ class Settler:
             queue.wake_front(place)
             return
         # Its queue was purged while it ran: it has no line to go back to.
+        changes.promised = True
         changes.writes[task.key] = None
         changes.writes[TASK + task.id] = None
         queue.row.pending -= 1
         queue.row.purged_total += 1
         self._queues.touch(queue)
         self._waiters.tell(
-            TaskResult(task.id, TaskState.CANCELLED, Timestamp(task.enqueued_at), losses=task.losses), changes
+            TaskResult(task.id, TaskState.CANCELLED, Timestamp(now), attempts=task.attempts, losses=task.losses),
+            changes,
         )
 
     def _complete(self, task: QueuedTask, result: bytes | None, now: int, changes: Changes) -> None:
@@ -205,6 +212,7 @@ class Settler:
 
     def _bury(self, task: QueuedTask, reason: DeadReason, failure: TaskFailure, now: int, changes: Changes) -> None:
         self._leave(task, changes)
+        changes.promised = True
         queue = task.flow.queue
         queue.row.dead += 1
         queue.row.dead_total += 1

@@ -19,22 +19,21 @@ class Waiters:
         self._by_connection: dict[int, set[bytes]] = {}
         self._count = 0
 
-    def add(self, task_id: bytes, connection: int) -> None:
-        """Let *connection* hear of the end of a task.
+    def add(self, task_ids: list[bytes], connection: int) -> None:
+        """Let *connection* hear of the end of these tasks.
 
         Raises:
-            Overloaded: The broker holds as many waits as it may.
+            Overloaded: The broker would hold more waits than it may; it holds none of these.
         """
-        connections = self._by_task.setdefault(task_id, set())
-        if connection in connections:
-            return
-        if self._count >= WAITS_MAX:
-            if not connections:
-                del self._by_task[task_id]
-            raise Overloaded(f"{WAITS_MAX} waits for results are held, as many as may; wait for fewer at a time")
-        connections.add(connection)
-        self._by_connection.setdefault(connection, set()).add(task_id)
-        self._count += 1
+        held = self._by_connection.get(connection)
+        fresh = set(task_ids) if held is None else {task_id for task_id in task_ids if task_id not in held}
+        if self._count + len(fresh) > WAITS_MAX:
+            raise Overloaded(f"{WAITS_MAX} waits for results may be held, {self._count} are; wait for fewer at a time")
+        for task_id in fresh:
+            self._by_task.setdefault(task_id, set()).add(connection)
+        if fresh:
+            self._by_connection.setdefault(connection, set()).update(fresh)
+            self._count += len(fresh)
 
     def remove(self, task_id: bytes, connection: int) -> None:
         """Forget one wait, if there is one."""

@@ -70,9 +70,7 @@ class SimulatedStore:
         self._check_alive()
         return self._visible.get(key)
 
-    def scan(
-        self, start: bytes, end: bytes, limit: int, bytes_max: int = SCAN_BYTES_MAX
-    ) -> list[tuple[bytes, bytes]]:
+    def scan(self, start: bytes, end: bytes, limit: int, bytes_max: int = SCAN_BYTES_MAX) -> list[tuple[bytes, bytes]]:
         """Return the rows of a range; see `tq.store.base.Store.scan`."""
         self._check_alive()
         return self._visible.scan(start, end, limit, bytes_max)

@@ -23,9 +23,11 @@ Invariant: nothing that a handler does, but killing the process, leaves `run` or
 `run_blocking` as an exception.
 """
 
+import asyncio
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -48,6 +50,8 @@ from tq.worker.middleware import Chain, Middleware
 
 # Distinct specs are few; a program that makes them up (a priority for each call) must not fill the memory.
 _PLANS_MAX = 10_000
+
+_BELOW_THE_HANDLER = (str(Path(__file__).parent), str(Path(asyncio.__file__).parent))
 
 _delivered = msgspec.msgpack.Decoder(Delivered)
 _spec = msgspec.msgpack.Decoder(TaskSpec)
@@ -204,9 +208,7 @@ def _retried(error: Retry) -> Failed:
         after = None if error.after is None else milliseconds(error.after)
     except (TypeError, ValueError) as wrong:
         # The handler asked for a time that is none: say so, and wait by the policy.
-        return Failed(
-            TaskFailure("ValueError", _cut(f"Retry(after={error.after!r}): {wrong}"), _traceback(error))
-        )
+        return Failed(TaskFailure("ValueError", _cut(f"Retry(after={error.after!r}): {wrong}"), _traceback(error)))
     return Failed(TaskFailure(_name(error), _cut(_message(error)), _traceback(error)), after)
 
 
@@ -225,9 +227,9 @@ def _message(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    # From the handler on: the frames of this module tell its author nothing.
+    # From the handler on: the frames below it tell its author nothing.
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_BELOW_THE_HANDLER):
         trace = trace.tb_next
     if trace is None:
         return ""

@@ -109,9 +109,7 @@ class Conversation:
     """One connection of a keeper, without I/O: the caller sends what it returns, until it is over."""
 
     def __init__(self, credentials: Credentials, beats: Heartbeats, now: float) -> None:
-        self._session = ClientSession(
-            Hello(MAGIC, VERSION, Role.KEEPER, f"tq-worker/{__version__}", *credentials)
-        )
+        self._session = ClientSession(Hello(MAGIC, VERSION, Role.KEEPER, f"tq-worker/{__version__}", *credentials))
         self._beats = beats
         self._opens_by = now + _ANSWER_S
         self._look_at = now

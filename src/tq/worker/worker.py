@@ -113,9 +113,7 @@ class Worker:
                 return ThreadPool(self._executor, concurrency)
             case "process":
                 if app is None:
-                    raise ConfigError(
-                        "the process pool needs to know where to import the app from, module:name"
-                    )
+                    raise ConfigError("the process pool needs to know where to import the app from, module:name")
                 return ProcessPool(self._executor, concurrency, app, self._name)
             case _:
                 raise ConfigError(f"a pool is one of {', '.join(POOLS)}; got {pool!r}")
@@ -123,9 +121,7 @@ class Worker:
     def request_stop(self) -> None:
         """Leave: at first by finishing what runs, the second time at once.  Call it in the loop."""
         if not self._stopping.is_set():
-            _log.info(
-                "stopping: what runs has %g s to end; ask again to leave at once", self._drain_timeout_s
-            )
+            _log.info("stopping: what runs has %g s to end; ask again to leave at once", self._drain_timeout_s)
             self._stopping.set()
         elif self._patience is not None:
             _log.info("leaving at once")
@@ -166,9 +162,7 @@ class Worker:
             await self._keeper.stop()
             await self._pool.stop()
 
-    async def _until_time_to_leave(
-        self, steady: list[asyncio.Task[None]], dispatcher: Dispatcher, link: Link
-    ) -> None:
+    async def _until_time_to_leave(self, steady: list[asyncio.Task[None]], dispatcher: Dispatcher, link: Link) -> None:
         """Wait for the end of the work; raise what ended the link or the ticking, which otherwise go on."""
         reasons: list[asyncio.Task[object]] = [asyncio.create_task(self._stopping.wait())]
         if self._is_burst:

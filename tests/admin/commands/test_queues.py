@@ -13,7 +13,9 @@ def test_no_queues_are_an_empty_list(shop: Shop) -> None:
     answer = queues(operator=shop.operator)
 
     assert answer.document == []
-    assert answer.blocks[0][2] == "There are no queues yet."
+    (listing,) = answer.blocks
+    assert isinstance(listing, Listing)
+    assert listing.empty == "There are no queues yet."
 
 
 def test_queues_are_listed_by_name_with_what_they_hold(shop: Shop) -> None:

@@ -4,7 +4,6 @@ Invariant: the loop lives as long as its thread, so what a handler opens on it s
 """
 
 import asyncio
-import contextvars
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -18,15 +17,30 @@ class Driver:
         self._runner: asyncio.Runner | None = None
 
     def __call__(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run *coroutine* to its end, in the context of the caller, and return its value."""
+        """Run *coroutine* to its end, in a copy of the caller's context, and return its value.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: Raised anywhere in the loop, they end the
+                coroutine, by cancellation; the traceback tells where it stood.
+        """
         if self._runner is None:
             self._runner = asyncio.Runner()
+        loop = self._runner.get_loop()
+        task = loop.create_task(coroutine)
         try:
-            return self._runner.run(coroutine, context=contextvars.copy_context())
-        except (KeyboardInterrupt, SystemExit):
-            # They break out of the loop, which still has the coroutine: the next run would go on with it.
-            self.close()
-            raise
+            return loop.run_until_complete(task)
+        except (KeyboardInterrupt, SystemExit) as interruption:
+            if task.done():
+                # The coroutine raised it; asked for here, or its task would complain that nobody did.
+                task.exception()
+                raise
+            # It broke out of the loop, which still has the coroutine: the next run would go on with it.
+            task.cancel()
+            try:
+                loop.run_until_complete(task)
+            except asyncio.CancelledError as cancelled:
+                interruption.with_traceback(cancelled.__traceback__)
+            raise interruption  # noqa: TRY201  # a bare raise would bring its first traceback back
 
     def close(self) -> None:
         """End the loop; what still runs on it is cancelled."""

@@ -240,9 +240,7 @@ class _Child(asyncio.Protocol):
         self._transport = None
         self.closed.set_result(None)
         if not self.ready.done():
-            text = (
-                f"child process {self.process.pid} ended before it was ready; its standard error may say why"
-            )
+            text = f"child process {self.process.pid} ended before it was ready; its standard error may say why"
             self.ready.set_exception(ConfigError(text))
 
     def _ended(self, body: bytes) -> None:
