@@ -187,7 +187,10 @@ def check_each_ended_as_meant(fleet: Fleet, producer: Producer, ids_of: dict[str
 def check_ended(key: str, kind: str, view: TaskView) -> None:
     match kind:
         case "failing":
-            assert (view.state, view.reason, view.attempts) == (TaskState.DEAD, DeadReason.ATTEMPTS.value, 2), (key, view)
+            assert (view.state, view.reason, view.attempts) == (TaskState.DEAD, DeadReason.ATTEMPTS.value, 2), (
+                key,
+                view,
+            )
         case "rejected":
             assert (view.state, view.reason) == (TaskState.DEAD, DeadReason.REJECTED.value), (key, view)
         case _:
