@@ -242,6 +242,18 @@ def test_the_outcome_of_a_worker_that_was_given_up_is_refused(fleet: Fleet, pool
     assert stale.terminate() == 0
 
 
+def test_an_idle_worker_that_was_suspended_past_its_lease_serves_again(fleet: Fleet) -> None:
+    fleet.broker(**LEASE)
+    worker = fleet.worker()
+    worker.suspend()
+    until(lambda: not fleet.app.client.workers(), what="the broker gives the worker up")
+
+    worker.resume()
+
+    assert fleet.bind(handlers.echo).enqueue("after").result(timeout=20) == "after"
+    assert worker.terminate() == 0
+
+
 def test_a_worker_given_up_while_its_broker_was_killed_too_changes_nothing(fleet: Fleet) -> None:
     broker = fleet.broker(**LEASE)
     stale = fleet.worker(name="stale")

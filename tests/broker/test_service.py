@@ -183,7 +183,26 @@ async def test_a_silent_worker_loses_its_tasks_and_is_told() -> None:
     bench.pass_time(11_000)
     await settle()
 
-    assert worker.received() == [messages.Revoke([(deliver.token, 0)])]
+    revoke, error = worker.received()
+    assert revoke == messages.Revoke([(deliver.token, 0)])
+    assert (error.code, error.closes) == ("session_unknown", True)
+    assert worker.wire.closed
+
+
+@in_loop
+async def test_an_idle_worker_that_was_suspended_for_too_long_is_made_to_register_anew() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+
+    bench.pass_time(11_000)
+    await settle()
+    assert [error.code for error in worker.received()] == ["session_unknown"]
+    worker.session.connection_lost(None)
+    again = await bench.worker(session=b"t" * 16)
+    client.send(bench.enqueue())
+    await settle()
+
+    assert [type(message) for message in again.received()] == [messages.Deliver]
 
 
 @in_loop
@@ -522,7 +541,6 @@ async def test_a_notice_of_an_expired_worker_closes_its_connection_with_the_reas
     bench = await Bench(MemoryStore()).start()
     worker = await bench.worker()
     bench.pass_time(11_000)
-    await settle()
 
     worker.send(messages.Window(10, 1_000))
     await settle()

@@ -360,6 +360,7 @@ class Engine:
             if part == len(held):
                 self._dispatcher.unsubscribe(worker)
                 self._workers.remove(worker, changes)
+                changes.expelled.append(worker.session)
 
     def _sweep_flows(self, changes: Changes) -> None:
         for queue in self._queues.all():
