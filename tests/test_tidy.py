@@ -24,6 +24,7 @@ DUMPING_GROUNDS = {"common", "compat", "helper", "helpers", "misc", "shared", "u
 
 # Source modules without a test module of their own, and what tests them instead.
 TESTED_ELSEWHERE: dict[str, str] = {
+    "broker/sessions.py": "tests/broker/test_service.py: every test of it drives sessions over recorded transports",
     "core/errors.py": "so far through tests/broker, tests/client and tests/acceptance",
     "core/ids.py": "so far through tests/broker, tests/client and tests/acceptance",
     "core/lease.py": "so far through tests/broker, tests/client and tests/acceptance",
