@@ -21,6 +21,7 @@ PUBLIC: dict[str, list[str]] = {
         "EnqueueRefused",
         "Handle",
         "InvalidArguments",
+        "Middleware",
         "NotSerializable",
         "Reject",
         "ResultTimeout",
@@ -54,6 +55,7 @@ PUBLIC: dict[str, list[str]] = {
         "SyncClient",
         "TcpDialer",
     ],
+    "tq.worker": ["Worker"],
 }
 
 

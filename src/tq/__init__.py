@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tq.app.declared import DeclaredTask
     from tq.app.handle import Handle
     from tq.app.handler import TaskHandler
+    from tq.app.middleware import Middleware
     from tq.client.errors import EnqueueRefused, ResultTimeout
     from tq.core.errors import (
         BrokerError,
@@ -53,6 +54,7 @@ _HOMES = {
     "EnqueueRefused": "tq.client.errors",
     "Handle": "tq.app.handle",
     "InvalidArguments": "tq.core.errors",
+    "Middleware": "tq.app.middleware",
     "NotSerializable": "tq.core.errors",
     "Reject": "tq.core.outcome",
     "ResultTimeout": "tq.client.errors",
@@ -84,6 +86,7 @@ __all__ = [
     "EnqueueRefused",
     "Handle",
     "InvalidArguments",
+    "Middleware",
     "NotSerializable",
     "Reject",
     "ResultTimeout",

@@ -80,7 +80,7 @@ class Rig:
         self.clock = Clock()
         bytes_made = count(1)
         self.identity = Identity(lambda size: bytes([next(bytes_made)]) * size)
-        self.executor = Executor(registry(**functions), (), "w")
+        self.executor = Executor(registry(**functions), "w")
         pool = AsyncPool(self.executor, concurrency)
         self.pool = pool
         self.dispatcher = Dispatcher(pool, self.executor, concurrency, prefetch, self.clock)

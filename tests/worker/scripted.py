@@ -6,11 +6,12 @@ It welcomes everyone, and answers what a broker answers; what a worker says is k
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import msgspec
 
+from tq.app.middleware import Middleware
 from tq.app.registry import Handler, Registry
 from tq.core.errors import BrokerError, BrokerUnavailable
 from tq.core.ids import compose
@@ -232,9 +233,9 @@ def record(name: str, *args: object, **spec: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.msgpack.encode(task))
 
 
-def registry(**functions: Callable[..., object]) -> Registry:
+def registry(middleware: Iterable[Middleware] = (), /, **functions: Callable[..., object]) -> Registry:
     """A registry of tasks called as the keywords are."""
-    made = Registry()
+    made = Registry(middleware)
     for name, function in functions.items():
         made.add(Handler(function, TaskSpec(name)))
     return made

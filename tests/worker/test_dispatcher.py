@@ -10,6 +10,7 @@ import pytest
 from tests.worker.rig import Gate, running
 from tests.worker.scripted import LIMITS, record
 from tq.core.errors import InvalidArgument, Overloaded
+from tq.core.outcome import Retry
 from tq.protocol.messages import Deliver, Hello, Release, Revoke, Settle, Settled, Started, Window
 from tq.worker.prefetch import PREFETCH_BYTES
 
@@ -78,6 +79,8 @@ async def test_what_a_handler_leaves_in_its_context_does_not_reach_the_next_task
     async def leave() -> str:
         before = mark.get()
         mark.set("dirty")
+        for _ in range(5):  # so that it is this task that causes the turn in which the next one starts
+            await asyncio.sleep(0)
         return before
 
     def leave_in_thread() -> str:
@@ -86,7 +89,7 @@ async def test_what_a_handler_leaves_in_its_context_does_not_reach_the_next_task
         return before
 
     async with running(leave=leave, leave_in_thread=leave_in_thread, concurrency=1) as rig:
-        rig.broker.deliver(5, *(record(name) for name in ["leave", "leave_in_thread"] * 2))
+        rig.broker.deliver(5, *(record(name) for name in ["leave"] * 2 + ["leave_in_thread"] * 2))
         await rig.broker.until(lambda: len(rig.broker.done) == 4)
 
         assert set(rig.broker.done.values()) == {"clean"}
@@ -128,6 +131,18 @@ async def test_a_failed_attempt_is_logged_with_its_task_and_its_traceback(caplog
     assert entry.__dict__["task_name"] == "wrong"
 
 
+async def test_a_retry_that_the_handler_asked_for_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    async def later() -> Retry:
+        return Retry(after=5)
+
+    with caplog.at_level(logging.INFO, "tq.worker.dispatcher"):
+        async with running(later=later) as rig:
+            rig.broker.deliver(5, record("later"))
+            await rig.broker.until(lambda: (5, 0) in rig.broker.failed)
+
+    assert [entry.levelname for entry in caplog.records] == ["INFO"]
+
+
 # ---------------------------------------------------------------------------------------------- windows
 
 
@@ -163,6 +178,26 @@ async def test_what_is_stuck_behind_long_tasks_is_handed_back_and_not_asked_for_
         last_window = rig.broker.of(Window)[-1]
         assert last_window.tasks == 2
         assert rig.broker.said.index(last_window) < rig.broker.said.index(rig.broker.of(Release)[0])
+
+
+async def test_a_hand_back_closes_the_window_also_by_less_than_is_usually_news() -> None:
+    first, gate = Gate(), Gate()
+    async with running(first=first.__call__, gate=gate.__call__, concurrency=8) as rig:
+        rig.broker.deliver(5, record("first"))
+        await rig.turns()
+        rig.clock.advance(0.15)
+        first.open()
+        await rig.broker.until(lambda: (5, 0) in rig.broker.done)
+        await rig.turns()
+        before = rig.broker.of(Window)[-1]
+
+        rig.broker.deliver(6, *(record("gate") for _ in range(10)))
+        await rig.turns()
+        rig.tick(0.11)
+        await rig.broker.until(lambda: rig.broker.of(Release) == [Release([(6, 8), (6, 9)])])
+
+        assert before.tasks == 10
+        assert rig.broker.of(Window)[-1].tasks == 8
 
 
 async def test_nothing_is_handed_back_while_a_slot_turns_over() -> None:

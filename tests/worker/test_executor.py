@@ -12,17 +12,18 @@ import pytest
 
 from tests.worker.scripted import record, registry
 from tq.app.context import TaskContext, current_task
+from tq.app.middleware import Middleware
 from tq.app.registry import Handler, Registry
 from tq.core.outcome import (
     MESSAGE_CHARACTERS_MAX,
     TRACEBACK_CHARACTERS_MAX,
     Reject,
     Retry,
+    TaskFailure,
 )
 from tq.core.task import TaskSpec
 from tq.worker.assignment import Assignment, Failed, Outcome, Stop
 from tq.worker.executor import Executor
-from tq.worker.middleware import Middleware
 
 Way = Callable[[Executor, Assignment], Outcome]
 
@@ -50,7 +51,7 @@ def assigned(executor: Executor, name: str, *args: object, **spec: object) -> As
 
 
 def outcome_of(function: Callable[..., object], *args: object, way: Way | None = None, **spec: Any) -> Outcome:
-    executor = Executor(registry(work=function), (), "w")
+    executor = Executor(registry(work=function), "w")
     work = assigned(executor, "work", *args, **spec)
     way = way or (on_the_loop if asyncio.iscoroutinefunction(function) else in_a_thread)
     return way(executor, work)
@@ -150,7 +151,7 @@ def test_a_handler_says_that_trying_again_is_of_no_use(is_returned: bool) -> Non
 
 
 def test_so_do_the_exceptions_that_its_declaration_names() -> None:
-    executor = Executor(Registry(), (), "w")
+    executor = Executor(Registry(), "w")
     executor._registry.add(Handler(raising(FileNotFoundError("gone")), TaskSpec("work"), (LookupError, OSError)))
 
     outcome = in_a_thread(executor, assigned(executor, "work"))
@@ -176,7 +177,7 @@ def test_what_cannot_be_encoded_is_rejected_for_the_work_is_done() -> None:
 
 
 def test_what_is_longer_than_the_broker_takes_is_rejected_with_both_lengths() -> None:
-    executor = Executor(registry(work=lambda: b"x" * 1_000), (), "w")
+    executor = Executor(registry(work=lambda: b"x" * 1_000), "w")
     executor.result_bytes_max = 1_002
     work = assigned(executor, "work")
 
@@ -199,7 +200,7 @@ def test_a_task_that_is_stopped_fails_with_the_reason_and_where_it_was(
         await asyncio.Event().wait()
 
     async def main() -> Failed:
-        executor = Executor(registry(work=work), (), "w")
+        executor = Executor(registry(work=work), "w")
         assignment = assigned(executor, "work", timeout_ms=1_500)
         outcomes: list[Outcome] = []
         task = asyncio.create_task(executor.run(assignment, lambda _, outcome: outcomes.append(outcome)))
@@ -219,7 +220,7 @@ def test_a_task_that_is_stopped_fails_with_the_reason_and_where_it_was(
 
 
 def test_a_handler_that_finishes_although_it_was_stopped_has_finished() -> None:
-    executor = Executor(registry(work=lambda: 1), (), "w")
+    executor = Executor(registry(work=lambda: 1), "w")
     work = assigned(executor, "work")
     work.stop = Stop.TIMEOUT
 
@@ -282,14 +283,14 @@ def test_the_context_says_which_attempt_it_is_and_how_much_time_is_left() -> Non
 
 
 def test_a_task_that_nobody_declared_is_known_to_be_unknown() -> None:
-    executor = Executor(registry(work=double), (), "w")
+    executor = Executor(registry(work=double), "w")
 
     assert executor.read(record("work"))[1].is_known
     assert not executor.read(record("other"))[1].is_known
 
 
 def test_tasks_of_one_kind_share_their_plan() -> None:
-    executor = Executor(registry(work=double), (), "w")
+    executor = Executor(registry(work=double), "w")
 
     _, first = executor.read(record("work", 1))
     _, second = executor.read(record("work", 2))
@@ -301,7 +302,7 @@ def test_tasks_of_one_kind_share_their_plan() -> None:
 
 def test_a_program_that_makes_up_specs_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tq.worker.executor._PLANS_MAX", 10)
-    executor = Executor(registry(work=double), (), "w")
+    executor = Executor(registry(work=double), "w")
 
     for timeout in range(1, 100):
         executor.read(record("work", timeout_ms=timeout))
@@ -316,8 +317,8 @@ class Recorder(Middleware):
     def before(self, context: TaskContext) -> None:
         self.calls.append((self.name, "before", context.name))
 
-    def after(self, context: TaskContext, outcome: Outcome) -> None:
-        self.calls.append((self.name, "after", type(outcome).__name__))
+    def after(self, context: TaskContext, failure: TaskFailure | None) -> None:
+        self.calls.append((self.name, "after", failure))
 
 
 @pytest.mark.parametrize("way", [on_the_loop, in_a_thread])
@@ -327,7 +328,7 @@ def test_middleware_wraps_the_handler_as_layers_do(way: Way) -> None:
     async def work() -> None:
         calls.append(sys._getframe().f_code.co_name)
 
-    executor = Executor(registry(work=work), [Recorder("outer", calls), Recorder("inner", calls)], "w")
+    executor = Executor(registry([Recorder("outer", calls), Recorder("inner", calls)], work=work), "w")
 
     way(executor, assigned(executor, "work"))
 
@@ -335,8 +336,8 @@ def test_middleware_wraps_the_handler_as_layers_do(way: Way) -> None:
         ("outer", "before", "work"),
         ("inner", "before", "work"),
         "work",
-        ("inner", "after", "bytes"),
-        ("outer", "after", "bytes"),
+        ("inner", "after", None),
+        ("outer", "after", None),
     ]
 
 
@@ -351,7 +352,7 @@ def test_middleware_that_raises_before_the_handler_fails_the_attempt(way: Way) -
     async def work() -> None:
         ran.append(1)
 
-    executor = Executor(registry(work=work), [Guard()], "w")
+    executor = Executor(registry([Guard()], work=work), "w")
 
     outcome = way(executor, assigned(executor, "work"))
 

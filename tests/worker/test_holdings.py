@@ -10,7 +10,7 @@ from tq.worker.assignment import Assignment, Failed, Stage
 from tq.worker.executor import Executor
 from tq.worker.holdings import Holdings
 
-EXECUTOR = Executor(registry(work=lambda: None), (), "w")
+EXECUTOR = Executor(registry(work=lambda: None), "w")
 
 
 def holding(token: int, count: int, *, running: int = 0, now: float = 0.0) -> tuple[Holdings, list[Assignment]]:

@@ -20,6 +20,7 @@ from tq.app.codec import CODECS, codec_named, decode
 from tq.app.declared import DeclaredTask, task_id_of
 from tq.app.handle import Handle
 from tq.app.handler import TaskHandler, function_of, options_of
+from tq.app.middleware import Middleware
 from tq.app.naming import default_name
 from tq.app.options import Declaration, check_exceptions, spec_with
 from tq.app.registry import Handler, Registry
@@ -67,12 +68,14 @@ class App:
     ``memory:`` for a broker inside this process that keeps nothing (tests, first steps);
     None for ``$TQ_URL``, else ``tq://127.0.0.1:7766``.
 
+    *middleware* is run by workers around every task.
+
     One app may be used from many threads and event loops, and before and after a fork:
     each event loop and each process gets its own connections, at first use.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        self.registry = Registry()
+    def __init__(self, url: str | None = None, *, middleware: Iterable[Middleware] = ()) -> None:
+        self.registry = Registry(middleware)
         self._clients = Clients(url)
 
     @property

@@ -6,11 +6,12 @@ read by any thread afterwards.
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tq.app.calls import Arguments, CallCodec, Signature, signature_of
 from tq.app.codec import codec_named
+from tq.app.middleware import Middleware
 from tq.core.errors import UsageError
 from tq.core.task import TaskSpec
 
@@ -86,9 +87,10 @@ class Handler:
 
 
 class Registry:
-    """The handlers of an app, by the names of their tasks."""
+    """The handlers of an app, by the names of their tasks, and the ``middleware`` around them all."""
 
-    def __init__(self) -> None:
+    def __init__(self, middleware: Iterable[Middleware] = ()) -> None:
+        self.middleware = tuple(middleware)
         self._handlers: dict[str, Handler] = {}
 
     def add(self, handler: Handler) -> None:

@@ -286,15 +286,15 @@ class BrokerService:
         batch.bytes_in += request.size
         try:
             reply = ANSWERS[request.kind](self, session, request.message, self._clock.now(), batch.changes)
+            data = None if reply is None else session.conn.reply(request.correlation, reply)
         except BrokerError as error:
             if request.correlation:
                 batch.say(session, session.conn.refuse(request.correlation, error))
             else:
                 batch.say(session, session.conn.dismiss(error))
             return
-        if reply is None:
+        if data is None:
             return
-        data = session.conn.reply(request.correlation, reply)
         if request.kind is Type.HEARTBEAT:
             session.write(data)  # it promises nothing that a stalled disk could delay
         else:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from tq.core.errors import BrokerError, SessionUnknown
 from tq.core.ids import format_id
+from tq.core.outcome import Retry
 from tq.protocol.messages import Deliver, Held, Release, Revoke, Settled, Started, Welcome, Window
 from tq.worker.assignment import Assignment, Failed, Outcome, Stage, Stop
 from tq.worker.executor import Executor, stopped
@@ -244,7 +245,7 @@ class Dispatcher:
             free -= 1
             self._fresh.append(work)
             self._pool.run(work)
-        if self._fresh:
+        if self._fresh and self._link.is_open:
             self._turn_soon()
 
     def _tell_window(self) -> None:
@@ -313,7 +314,10 @@ class Dispatcher:
 def _log_failure(work: Assignment, failed: Failed) -> None:
     """Tell of a failed attempt; the only place that does, whatever the pool."""
     failure, task_id = failed.failure, format_id(work.task.id)
-    _log.warning(
+    # A handler that asks for another try is about its business.
+    level = logging.INFO if failure.type == Retry.__name__ else logging.WARNING
+    _log.log(
+        level,
         "task %s %s failed, attempt %d of %d%s: %s: %s%s",
         work.plan.name,
         task_id,

@@ -26,7 +26,7 @@ Invariant: nothing that a handler does, but killing the process, leaves `run` or
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from tq.core.outcome import (
 from tq.core.task import PAYLOAD_BYTES_DEFAULT_MAX, TaskSpec
 from tq.core.times import milliseconds
 from tq.worker.assignment import Assignment, Delivered, Failed, Outcome, Plan, Stop
-from tq.worker.middleware import Chain, Middleware
+from tq.worker.middleware import Chain
 
 # Distinct specs are few; a program that makes them up (a priority for each call) must not fill the memory.
 _PLANS_MAX = 10_000
@@ -64,10 +64,10 @@ class Executor:
     result that the broker takes, as it says in its `Welcome`.
     """
 
-    def __init__(self, registry: Registry, middleware: Iterable[Middleware], worker: str) -> None:
+    def __init__(self, registry: Registry, worker: str) -> None:
         self.result_bytes_max = PAYLOAD_BYTES_DEFAULT_MAX
         self._registry = registry
-        self._chain = Chain(middleware)
+        self._chain = Chain(registry.middleware) if registry.middleware else None
         self._worker = worker
         self._plans: dict[bytes, Plan] = {}
 
@@ -82,7 +82,7 @@ class Executor:
 
     async def run(self, work: Assignment, settle: Callable[[Assignment, Outcome], None]) -> None:
         """Run an ``async def`` handler and hand its outcome to *settle*."""
-        plan = work.plan
+        plan, chain = work.plan, self._chain
         try:
             args, kwargs = plan.decode(work.task.payload, plan.codec)  # 1. decode
         except UsageError as error:
@@ -90,13 +90,15 @@ class Executor:
         context = self._enter(work)  # 2. context
         outcome: Outcome
         try:
-            self._chain.before(context)
+            if chain is not None:
+                chain.before(context)
             value = await plan.function(*args, **kwargs)  # 3. call
         except BaseException as error:  # noqa: BLE001  # the boundary of a task
             outcome = self._raised(work, error)
         else:
             outcome = self._returned(work, value)  # 4. outcome
-        self._chain.after(context, outcome)
+        if chain is not None:
+            chain.after(context, outcome)
         return settle(work, outcome)  # 5. settle
 
     def run_blocking(self, work: Assignment, drive: Callable[[Coroutine[Any, Any, Any]], Any]) -> Outcome:
@@ -105,7 +107,7 @@ class Executor:
         *drive* runs a coroutine to its end, for an ``async def`` handler in a pool of
         threads or processes.
         """
-        plan = work.plan
+        plan, chain = work.plan, self._chain
         try:
             args, kwargs = plan.decode(work.task.payload, plan.codec)
         except UsageError as error:
@@ -113,7 +115,8 @@ class Executor:
         context = self._enter(work)
         outcome: Outcome
         try:
-            self._chain.before(context)
+            if chain is not None:
+                chain.before(context)
             value = plan.function(*args, **kwargs)
             if plan.is_async:
                 value = drive(value)
@@ -121,7 +124,8 @@ class Executor:
             outcome = self._raised(work, error)
         else:
             outcome = self._returned(work, value)
-        self._chain.after(context, outcome)
+        if chain is not None:
+            chain.after(context, outcome)
         return outcome
 
     def plan(self, spec: msgspec.Raw) -> Plan:

@@ -1,8 +1,4 @@
-"""Middleware: what runs around every handler, where the handler runs.
-
-    class Timing(Middleware):
-        def before(self, context): ...
-        def after(self, context, outcome): ...
+"""The chain of an app's middleware, ready to be run around a handler.
 
 Invariant: a hook that is not overridden costs nothing: the chain holds only the others.
 """
@@ -11,26 +7,10 @@ import logging
 from collections.abc import Iterable
 
 from tq.app.context import TaskContext
-from tq.worker.assignment import Outcome
+from tq.app.middleware import Middleware
+from tq.worker.assignment import Failed, Outcome
 
 _log = logging.getLogger(__name__)
-
-
-class Middleware:
-    """Override what you need.  One instance serves all tasks of a process, in a thread pool from all threads.
-
-    Hooks are plain functions and should be quick: they run in the event loop for
-    ``async def`` handlers.
-    """
-
-    def before(self, context: TaskContext) -> None:
-        """Run before the handler; raising here fails the attempt as if the handler had raised."""
-
-    def after(self, context: TaskContext, outcome: Outcome) -> None:
-        """Run when the attempt has ended: *outcome* is a `Failed`, or the encoded result.
-
-        It cannot change the outcome, and what it raises is logged.
-        """
 
 
 class Chain:
@@ -52,6 +32,6 @@ class Chain:
         """Run the hooks that come after the handler."""
         for hook in self._after:
             try:
-                hook(context, outcome)
+                hook(context, outcome.failure if isinstance(outcome, Failed) else None)
             except Exception:  # noqa: BLE001  # another's code
                 _log.exception("task %s %s: %r raised", context.name, context.id, hook)

@@ -14,7 +14,7 @@ import random
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from tq import __version__
 from tq.app.registry import Registry
@@ -27,7 +27,6 @@ from tq.worker.executor import Executor
 from tq.worker.identity import Identity
 from tq.worker.keeper import POLL_S, Keeper, Pulse, ThreadKeeper
 from tq.worker.link import Link
-from tq.worker.middleware import Middleware
 from tq.worker.pools.aio import AsyncPool
 from tq.worker.pools.pool import Pool
 from tq.worker.pools.processes import ProcessPool
@@ -55,8 +54,7 @@ class Worker:
     tasks run at a time: coroutines, threads or processes, by ``pool``.  ``prefetch`` is
     how many tasks to hold besides (None: about 50 ms of work).  ``burst``: end when the
     queues are empty.  ``drain_timeout_s``: how long a stop waits for what runs.  ``app`` is where
-    child processes import the app from, ``module:name``; the process pool needs it, and
-    its children take their middleware from there.
+    child processes import the app from, ``module:name``; the process pool needs it.
 
     ``draw``, ``entropy`` and ``keeper`` are chance and heartbeats, to be replaced in a
     simulation; time is the running loop's.
@@ -76,7 +74,6 @@ class Worker:
         name: str | None = None,
         drain_timeout_s: float = 30.0,
         app: str | None = None,
-        middleware: Iterable[Middleware] = (),
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         draw: Callable[[], float] = random.random,
         keeper: Keeper | None = None,
@@ -91,7 +88,7 @@ class Worker:
         self._drain_timeout_s = drain_timeout_s
         self._stopping = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
-        self._executor = Executor(registry, middleware, self._name)
+        self._executor = Executor(registry, self._name)
         self._pool = self._make_pool(pool, concurrency, app)
         self._concurrency, self._prefetch = concurrency, prefetch
         self._info = WorkerInfo(
@@ -150,8 +147,8 @@ class Worker:
         )
         await dispatcher.start(link)
         pulse = Pulse()
-        self._keeper.start(pulse, self._identity)
         steady = [asyncio.create_task(link.run()), asyncio.create_task(_tick(pulse, dispatcher, link))]
+        self._keeper.start(pulse, self._identity)
         try:
             await self._until_time_to_leave(steady, dispatcher, link)
             await self._leave(dispatcher, link)

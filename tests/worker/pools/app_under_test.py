@@ -9,9 +9,19 @@ import time
 from pathlib import Path
 
 from tq.app.app import App
-from tq.app.context import current_task
+from tq.app.context import TaskContext, current_task
+from tq.app.middleware import Middleware
 
-app = App("memory:")
+
+class Note(Middleware):
+    """Leaves its mark where handlers can see it."""
+
+    def before(self, context: TaskContext) -> None:
+        noted.append(context.name)
+
+
+noted: list[str] = []
+app = App("memory:", middleware=[Note()])
 
 
 @app.task(name="pid")
@@ -82,6 +92,11 @@ def spin(path: str) -> None:
 @app.task(name="read")
 def read() -> str:
     return sys.stdin.read()
+
+
+@app.task(name="noted")
+def what_was_noted() -> list[str]:
+    return noted
 
 
 def _say(path: str, text: str) -> None:

@@ -20,7 +20,7 @@ async def test_a_coroutine_is_a_task_of_the_loop_named_as_its_task() -> None:
         assert task is not None
         return [task.get_name()]
 
-    executor = Executor(registry(work=work), (), "w")
+    executor = Executor(registry(work=work), "w")
     pool = AsyncPool(executor, 1)
     await pool.start(ends.finished)
     assignment = running(executor, "work")
@@ -35,7 +35,7 @@ async def test_a_coroutine_is_a_task_of_the_loop_named_as_its_task() -> None:
 
 async def test_a_plain_function_is_left_to_the_threads() -> None:
     ends = Ends()
-    executor = Executor(registry(work=lambda: 1), (), "w")
+    executor = Executor(registry(work=lambda: 1), "w")
     pool = AsyncPool(executor, 1)
     await pool.start(ends.finished)
     assignment = running(executor, "work")
@@ -51,7 +51,7 @@ async def test_a_plain_function_is_left_to_the_threads() -> None:
 
 async def test_a_coroutine_is_cancelled_and_has_time_to_put_things_in_order() -> None:
     ends, gate = Ends(), Gate()
-    executor = Executor(registry(gate=gate.__call__), (), "w")
+    executor = Executor(registry(gate=gate.__call__), "w")
     pool = AsyncPool(executor, 1)
     await pool.start(ends.finished)
     assignment = running(executor, "gate")
@@ -70,7 +70,7 @@ async def test_a_coroutine_is_cancelled_and_has_time_to_put_things_in_order() ->
 
 async def test_one_cancelled_before_its_first_step_ends_too() -> None:
     ends, gate = Ends(), Gate()
-    executor = Executor(registry(gate=gate.__call__), (), "w")
+    executor = Executor(registry(gate=gate.__call__), "w")
     pool = AsyncPool(executor, 1)
     await pool.start(ends.finished)
     assignment = running(executor, "gate")

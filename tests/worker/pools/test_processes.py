@@ -31,7 +31,7 @@ class Pool:
     """A started pool and what it reports."""
 
     def __init__(self, concurrency: int) -> None:
-        self.executor = Executor(app.registry, (), "w")
+        self.executor = Executor(app.registry, "w")
         self.pool = ProcessPool(self.executor, concurrency, APP, "w")
         self.ends = Ends()
 
@@ -188,6 +188,13 @@ async def test_a_signal_to_the_whole_group_leaves_the_children_to_the_parent(tmp
         assert await it.result("pid") == child
 
 
+async def test_the_apps_middleware_runs_where_its_handlers_do() -> None:
+    async with pool() as it:
+        await it.result("double", 4)
+
+        assert await it.result("noted") == ["double", "noted"]
+
+
 async def test_handlers_find_an_empty_standard_input() -> None:
     async with pool() as it:
         assert await it.result("read") == ""
@@ -215,9 +222,26 @@ async def test_stopping_the_pool_ends_every_child(tmp_path: Path) -> None:
     assert not any(psutil.pid_exists(child) for child in children if isinstance(child, int))
 
 
+async def test_a_child_that_is_just_being_started_when_the_pool_stops_ends_by_itself() -> None:
+    it = Pool(1)
+    stopping = it.pool
+    stopping._finished = it.ends.finished
+    starting = asyncio.create_task(stopping._spawn())
+    await asyncio.sleep(0)
+    await stopping.stop()
+
+    async with asyncio.timeout(20):
+        child = await starting
+        status = await child.process.wait()
+        with pytest.raises(ConfigError, match="ended before it was ready"):
+            await child.ready
+
+    assert status == 0
+
+
 async def test_an_app_that_cannot_be_imported_is_said_so_with_its_traceback() -> None:
     ends = Ends()
-    broken = ProcessPool(Executor(app.registry, (), "w"), 2, "tests.worker.pools.nowhere:app", "w")
+    broken = ProcessPool(Executor(app.registry, "w"), 2, "tests.worker.pools.nowhere:app", "w")
 
     with pytest.raises(ConfigError, match="No module named"):
         await broken.start(ends.finished)

@@ -18,7 +18,7 @@ class Pool:
     """A started pool and what it reports."""
 
     def __init__(self, functions: dict[str, Callable[..., object]], concurrency: int) -> None:
-        self.executor = Executor(registry(**functions), (), "w")
+        self.executor = Executor(registry(**functions), "w")
         self.pool = ThreadPool(self.executor, concurrency)
         self.ends = Ends()
 

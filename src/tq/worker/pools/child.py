@@ -63,7 +63,7 @@ class Child:
             self._send(Kind.BROKEN, 0, encode(traceback.format_exc()))
             return
         _log_like_the_parent(setup)
-        executor = Executor(registry, (), setup.worker)
+        executor = Executor(registry, setup.worker)
         driver = Driver()
         self._send(Kind.READY, 0)
         while (frame := self._inbox.get()) is not None:

@@ -99,10 +99,10 @@ class ProcessPool:
             child.close()
         exits = [asyncio.create_task(child.process.wait()) for child in self._children]
         if exits:
-            _, late = await asyncio.wait(exits, timeout=_EXIT_S)
-            for child in list(self._children) if late else ():
-                child.kill()
-            await asyncio.wait([*exits, *self._seats])
+            await asyncio.wait(exits, timeout=_EXIT_S)
+        for child in self._children:
+            child.kill()
+        await asyncio.gather(*exits, *self._seats)
 
     def _is_idle(self, child: "_Child") -> None:
         if self._waiting:
@@ -110,23 +110,23 @@ class ProcessPool:
         else:
             self._idle.append(child)
 
-    async def _keep_seat(self, child: "_Child") -> None:
+    async def _keep_seat(self, child: "_Child | None") -> None:
         """Have a child where *child* is, for as long as the pool runs."""
-        while True:
+        while child is not None:
             await self._bury(child)
-            if self._is_stopping:
-                return
-            child = await self._replace()
+            child = await self._replacement()
 
-    async def _replace(self) -> "_Child":
-        while True:
+    async def _replacement(self) -> "_Child | None":
+        while not self._is_stopping:
             try:
                 child = await self._spawn()
                 await child.ready
                 return child
             except ConfigError as error:
-                _log.error("%s; trying again", error)
-                await asyncio.sleep(_RESTART_S)
+                if not self._is_stopping:
+                    _log.error("%s; trying again", error)
+                    await asyncio.sleep(_RESTART_S)
+        return None
 
     async def _bury(self, child: "_Child") -> None:
         """Wait for the end of *child*, and settle the task that it ran."""
@@ -161,6 +161,8 @@ class ProcessPool:
         child = _Child(process, is_idle=self._is_idle, finished=self._finished)
         self._children.add(child)
         await asyncio.get_running_loop().create_unix_connection(lambda: child, sock=ours)
+        if self._is_stopping:
+            child.close()
         setup = Setup(self._app, self._worker, sys.path, logging.getLogger().getEffectiveLevel())
         child.send(Kind.SETUP, 0, encode(setup))
         return child
