@@ -28,13 +28,16 @@ REFILL_ROWS = 512
 REFILL_BYTES = 256 * 1024
 # A floor is written once this many rows were taken: between two floors a restart walks that many tombstones at most.
 FLOOR_STEP = 4_096
+# A worker that dies is bad luck for what waits there; two with the same task waiting are a reason to look at it.
+ABANDONED_MAX = 1
 
 
 class QueuedTask(msgspec.Struct, gc=False):
     """A ready or running task in memory: where its row is, and what dispatch and settle need.
 
     ``lease`` and ``index`` are set while it is delivered; ``started_at`` once the worker
-    said that it runs.  ``losses`` above 0 makes it a suspect.
+    said that it runs.  ``abandoned`` counts the workers that died with it and never said
+    so: a task that kills at its first step leaves no time for it.
     """
 
     seq: int
@@ -49,6 +52,12 @@ class QueuedTask(msgspec.Struct, gc=False):
     lease: "Lease | None" = None
     index: int = 0
     started_at: int = 0
+    abandoned: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it may be what kills workers, and is to be handed out alone."""
+        return self.losses > 0 or self.abandoned > ABANDONED_MAX
 
     @property
     def key(self) -> bytes:
@@ -150,7 +159,7 @@ class Flow:
         task.started_at = 0
         if self.unread and task.seq >= self.cursor:
             pass  # It is found when the line has been read so far: after a restart it may not have been.
-        elif task.losses:
+        elif task.suspect:
             self._set_aside(task)
         else:
             heappush(self._returned, (task.seq, task))
@@ -186,7 +195,7 @@ class Flow:
                 seq, record.id, self, record.spec, value,
                 record.enqueued_at, record.attempts, record.losses, record.generation,
             )  # fmt: skip
-            if task.losses:
+            if task.suspect:
                 self._set_aside(task)
             else:
                 self._heads.append(task)

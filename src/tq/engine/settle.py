@@ -112,9 +112,16 @@ class Settler:
             self._return(task, now, changes)
 
     def lose(self, tasks: list[QueuedTask], now: int, changes: Changes) -> None:
-        """Deal with *tasks* whose lease is lost: those that had started are suspects from now on."""
+        """Deal with *tasks* whose lease is lost: those that had started are suspects from now on.
+
+        The others lose nothing; but one that this happens to again is handed out alone too,
+        where it is marked before it starts, so that its worker's next death is its own.
+        """
         started = [task for task in tasks if task.started_at]
-        self.release([task for task in tasks if not task.started_at], now, changes)
+        waiting = [task for task in tasks if not task.started_at]
+        for task in waiting:
+            task.abandoned += 1
+        self.release(waiting, now, changes)
         suspects: list[QueuedTask] = []
         for task in started:
             lease = task.lease

@@ -67,6 +67,7 @@ class Dispatcher:
         self._fresh: list[Assignment] = []
         self._older: list[Assignment] = []
         self._turn_is_due = False
+        self._waits_for_mark = False
         self._watcher: asyncio.Future[None] | None = None
 
     async def start(self, link: Link) -> None:
@@ -115,8 +116,11 @@ class Dispatcher:
             _log.error("delivered tasks that this worker does not know: %s; handed back", ", ".join(names))
             self._link.notify(Release([self.holdings.refuse(work) for work in unknown]))
         if deliver.alone:
-            # A suspect of killing its worker is marked before it can do so.
+            # A suspect of killing its worker is marked before it can do so. A loop may keep what is
+            # written until the end of its turn, so the suspect starts in a later one.
             self._mark([work for work in taken if work.plan.is_known])
+            self._waits_for_mark = True
+            self._loop.call_soon(self._loop.call_soon, self._mark_is_out)
         self._fill()
 
     def revoked(self, revoke: Revoke) -> None:
@@ -238,7 +242,7 @@ class Dispatcher:
     def _fill(self) -> None:
         holdings = self.holdings
         free = self._concurrency - len(holdings.running)
-        if free <= 0 or holdings.unsettled_bytes > UNSETTLED_BYTES_MAX:
+        if free <= 0 or holdings.unsettled_bytes > UNSETTLED_BYTES_MAX or self._waits_for_mark:
             return
         now = self._clock()
         while free and (work := holdings.start(now)) is not None:
@@ -262,6 +266,10 @@ class Dispatcher:
         for work in started:
             work.marked = True
         self._link.notify(Started([(work.token, work.index) for work in started]))
+
+    def _mark_is_out(self) -> None:
+        self._waits_for_mark = False
+        self._turn_soon()
 
     def _is_held_up(self, now: float) -> bool:
         """Whether tasks wait while every slot has been busy with one task for long."""
