@@ -1,6 +1,6 @@
 """The real programs, as child processes: started, waited for, stopped in good order.
 
-    with Program.start("tq-broker", "--listen", "127.0.0.1:0", log=Path("broker.log")) as broker:
+    with Program.start(tq("tq-broker", "--listen", "127.0.0.1:0"), log=Path("broker.log")) as broker:
         address = broker.first_line().removeprefix("listening on ")
         ...
         broker.stop()
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,39 +21,37 @@ from typing import Self
 START_S_MAX = 30.0
 STOP_S_MAX = 30.0
 _LOG_LINES = 20
-# What the installed script of a program does; like this, it is surely that of this Python.
-_SCRIPT = "import sys; from tq.bin.{} import main; sys.exit(main())"
 
 
 class ProgramError(Exception):
     """A program did not do what it must; the text has the end of its log."""
 
 
+def tq(program: str, *words: str) -> list[str]:
+    """Return the command line of *program*, as ``tq-broker``, of this Python: what its installed script does."""
+    module = f"tq.bin.{program.removeprefix('tq-')}"
+    return [sys.executable, "-c", f"import sys; from {module} import main; sys.exit(main())", *words]
+
+
 class Program:
     """One child process, whose standard error goes to *log*."""
 
-    def __init__(self, name: str, process: subprocess.Popen[str], log: Path) -> None:
-        self.name = name
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self.log = log
         self._process = process
 
     @classmethod
-    def start(cls, name: str, *words: str, log: Path) -> Self:
-        """Start *name*, as ``tq-broker``, with *words* on its command line.
+    def start(cls, command: Sequence[str], *, log: Path) -> Self:
+        """Start *command*.
 
         It is in a process group of its own: Ctrl-C reaches the caller only, who then
         stops its programs in the right order.
         """
         with log.open("w", encoding="utf-8") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-c", _SCRIPT.format(name.removeprefix("tq-")), *words],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                process_group=0,
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True, process_group=0
             )
-        return cls(name, process, log)
+        return cls(process, log)
 
     @property
     def pid(self) -> int:
@@ -117,4 +116,4 @@ class Program:
 
     def _error(self, what: str) -> ProgramError:
         lines = self.log.read_text(encoding="utf-8").splitlines()[-_LOG_LINES:]
-        return ProgramError("\n".join([f"{self.name} (process {self.pid}) {what}; the end of its log:", *lines]))
+        return ProgramError("\n".join([f"process {self.pid} {what}; the end of {self.log.name}:", *lines]))

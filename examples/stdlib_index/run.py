@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-from examples.stdlib_index.programs import Program, ProgramError
+from examples.stdlib_index.programs import Program, ProgramError, tq
 from examples.stdlib_index.sources import BROKEN, Sources
 from examples.stdlib_index.tasks import QUEUE, RETRY, FileIndex, app, index_file
 from examples.stdlib_index.totals import Outcomes, differences, overtaken
@@ -70,13 +70,13 @@ def run(sources: Sources, workers: int, directory: Path, track: Track) -> Run:
         ProgramError: The broker or the worker did not start, or did not stop in good order.
         TaskQueueError: The broker refused something, or did not answer.
     """
-    data = str(directory / "data")
-    with Program.start("tq-broker", "--listen", "127.0.0.1:0", "--data", data, log=directory / "broker.log") as broker:
+    broker_command = tq("tq-broker", "--listen", "127.0.0.1:0", "--data", str(directory / "data"))
+    worker_command = tq("tq-worker", "-A", "examples.stdlib_index:app", "-P", "process", "-c", str(workers))
+    with Program.start(broker_command, log=directory / "broker.log") as broker:
         address = broker.first_line().removeprefix("listening on ")
         # As in any program: the app's connections go where this variable says, at first use.
         os.environ["TQ_URL"] = f"tq://{address}"
-        words = ("-A", "examples.stdlib_index:app", "-P", "process", "-c", str(workers))
-        with Program.start("tq-worker", *words, log=directory / "worker.log") as worker, app:
+        with Program.start(worker_command, log=directory / "worker.log") as worker, app:
             _wait_for(worker)
             queued, enqueue_seconds, dead = _by_tasks(sources, track)
             worker.stop()

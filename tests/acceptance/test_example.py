@@ -124,7 +124,7 @@ def test_a_program_that_does_not_start_is_reported_with_its_log(tree: Path) -> N
 
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "tq-broker" in done.stderr
+    assert "broker.log" in done.stderr
     assert "TQ_LEASE_MS" in done.stderr
 
 

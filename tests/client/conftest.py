@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.client.scripted import ScriptedBroker
+from tq.app.embedded import EmbeddedDialer
+from tq.client.dialer import Dialer
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -24,3 +26,11 @@ def scripted() -> Iterator[ScriptedBroker]:
     """A broker that can be told to misbehave."""
     with ScriptedBroker() as broker:
         yield broker
+
+
+@pytest.fixture
+def broker() -> Iterator[Dialer]:
+    """The way to a real broker, on memory, that is gone after the test."""
+    dialer = EmbeddedDialer()
+    yield dialer
+    dialer.close()

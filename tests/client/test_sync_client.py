@@ -2,12 +2,13 @@
 
 import itertools
 import os
+import time
 
 import pytest
 
 from tests.client.scripted import CLOCK_MS, ScriptedBroker, drop, refuse, silence, take_and_drop, welcome
 from tq.client.batches import FRAME_TASK_BYTES_MAX
-from tq.client.dialer import TcpDialer
+from tq.client.dialer import Dialer, TcpDialer
 from tq.client.errors import EnqueueRefused, ResultTimeout
 from tq.client.sync_client import SyncClient
 from tq.core.errors import (
@@ -20,6 +21,7 @@ from tq.core.errors import (
     InvalidArgument,
     Overloaded,
     PayloadTooLarge,
+    QueueNotFound,
     RequestTimeout,
     TaskNotFound,
     UnsupportedVersion,
@@ -43,6 +45,11 @@ def task(payload: bytes = b"\x92\x90\x80", *, spec: TaskSpec = SPEC, task_id: Ta
 
 def new_id() -> TaskId:
     return TaskId(ids.make())
+
+
+def new_real_id() -> TaskId:
+    """One by the clock of this machine: a real broker refuses those of another time."""
+    return TaskId(IdMaker(lambda: time.time_ns() // 1_000_000, os.urandom).make())
 
 
 def client_of(broker: ScriptedBroker, request_timeout_s: float = 10.0) -> SyncClient:
@@ -430,6 +437,30 @@ def test_results_of_many_come_as_they_end(scripted: ScriptedBroker) -> None:
     assert set(seen[:1_250]) == set(order[:1_250])
 
 
+def test_results_that_do_not_fit_into_one_frame_are_waited_for_in_halves(scripted: ScriptedBroker) -> None:
+    too_long = refuse(BatchTooLarge("2 MB of results"))
+
+    with client_of(scripted) as client:
+        task_ids = client.enqueue_many(task() for _ in range(5))
+        for task_id in task_ids:
+            scripted.complete(task_id)
+        scripted.next(Type.WAIT, too_long, too_long)
+
+        seen = [result.id for result in client.wait_many(task_ids, timeout=10)]
+
+    assert sorted(seen) == task_ids
+    assert len(scripted.seen(Type.WAIT)) == 5
+
+
+def test_a_wait_that_never_fits_is_an_error(scripted: ScriptedBroker) -> None:
+    scripted.next(Type.WAIT, *[refuse(BatchTooLarge("2 MB"))] * 3)
+
+    with client_of(scripted) as client:
+        one, other = client.enqueue_many([task(), task()])
+        with pytest.raises(BatchTooLarge):
+            next(client.wait_many([one, other], timeout=10))
+
+
 def test_results_of_many_survive_a_lost_connection(scripted: ScriptedBroker) -> None:
     with client_of(scripted) as client:
         task_ids = client.enqueue_many(task() for _ in range(10))
@@ -540,3 +571,83 @@ def test_the_limits_are_those_of_the_broker(scripted: ScriptedBroker) -> None:
             client.enqueue(task(bytes(101)))
 
     assert [len(frame.tasks) for frame in scripted.seen(Type.ENQUEUE) if isinstance(frame, m.Enqueue)] == [2, 2, 1]
+
+
+# ------------------------------------------------------------------------------------------- with a real broker
+
+
+def test_a_real_broker_keeps_what_it_is_given(broker: Dialer) -> None:
+    with SyncClient(broker) as client:
+        first = client.enqueue(task(b"first"))
+        others = client.enqueue_many(task(str(number).encode()) for number in range(2_500))
+
+        listed = [view.id for view in client.list_tasks(TaskState.READY, "mail")]
+        [queue] = client.queues("mail")
+        [found, unknown] = client.get([first, new_id()])
+        stats = client.stats()
+
+    assert listed == [first, *others]
+    assert (queue.name, queue.ready, queue.enqueued_total) == ("mail", 2_501, 2_501)
+    assert found is not None
+    assert (found.id, found.name, found.state, found.payload_bytes) == (first, "mail.send", TaskState.READY, 5)
+    assert unknown is None
+    assert (stats.ready, stats.connections) == (2_501, 1)
+
+
+def test_a_real_broker_refuses_single_tasks(broker: Dialer) -> None:
+    known = new_real_id()
+
+    with SyncClient(broker) as client:
+        assert client.enqueue(task(task_id=known)) == known
+        with pytest.raises(DuplicateTask):
+            client.enqueue(task(task_id=known))
+        with pytest.raises(EnqueueRefused) as caught:
+            client.enqueue_many([task(), task(task_id=known), task()])
+
+    assert [(one.index, one.code) for one in caught.value.refused] == [(1, ErrorCode.DUPLICATE_TASK)]
+
+
+def test_a_real_broker_pushes_the_end_of_a_cancelled_task(broker: Dialer) -> None:
+    with SyncClient(broker) as client:
+        one, other = client.enqueue_many([task(), task()])
+        with pytest.raises(ResultTimeout):
+            client.wait(one, timeout=0.02)
+
+        refused = client.cancel([one, new_id()])
+        result = client.wait(one, timeout=10)
+
+        assert [type(error) for error in refused.values()] == [TaskNotFound]
+        assert (result.id, result.state) == (one, TaskState.CANCELLED)
+        with pytest.raises(TaskNotFound):
+            client.wait(new_id(), timeout=10)
+        with pytest.raises(ResultTimeout):
+            client.wait(other, timeout=0.02)
+
+
+def test_a_real_broker_tells_more_than_fits_into_a_frame(broker: Dialer) -> None:
+    wordy = TaskSpec("\N{HOT PEPPER}" * 255, "mail")
+
+    with SyncClient(broker) as client:
+        task_ids = client.enqueue_many(task(spec=wordy) for _ in range(2_000))
+
+        listed = [view.id for view in client.list_tasks(TaskState.READY, "mail")]
+        views = client.get(task_ids)
+
+    assert listed == task_ids
+    assert [view.id if view else None for view in views] == task_ids
+
+
+def test_a_real_broker_controls_its_queues(broker: Dialer) -> None:
+    with SyncClient(broker) as client:
+        client.enqueue_many(task() for _ in range(3))
+
+        client.control_queue("mail", QueueAction.PAUSE)
+        [paused] = client.queues()
+        purged = client.control_queue("mail", QueueAction.PURGE)
+        with pytest.raises(QueueNotFound):
+            client.control_queue("absent", QueueAction.PAUSE)
+
+        assert paused.paused
+        assert purged == 3
+        assert client.control_dead(DeadAction.REDRIVE, "mail") == 0
+        assert client.workers() == []

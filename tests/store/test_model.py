@@ -112,10 +112,7 @@ def crash_in_imagination(directory: Path, before: Store | None) -> Store:
     [
         pytest.param(keep_in_memory, 60, id="memory"),
         pytest.param(crash_in_imagination, 60, id="simulated"),
-        *(
-            pytest.param(reopen_on_disk(durability), 15, id=f"rocks-{durability.value}")
-            for durability in Durability
-        ),
+        *(pytest.param(reopen_on_disk(durability), 15, id=f"rocks-{durability.value}") for durability in Durability),
     ],
 )
 def test_a_store_agrees_with_a_dict(reopen: Callable[[Path, Store | None], Store], examples: int) -> None:

@@ -377,9 +377,7 @@ def test_a_snapshot_never_replaces_one(tmp_path: Path) -> None:
 
 def put_in_place_of_the_log(store: RocksStore, other: int) -> None:
     """Let what the store writes to its log go to the file descriptor *other* instead."""
-    opened = {
-        entry.name: str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()
-    }
+    opened = {entry.name: str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
     logs = [
         int(number)
         for number, path in opened.items()

@@ -65,9 +65,7 @@ def check(directory: Path, said: int) -> int:
     batches = int(store.get(b"last") or b"0")
     assert batches >= said
     expected = [
-        (b"row/%08d/%d" % (number, n), b"%d" % number)
-        for number in range(1, batches + 1)
-        for n in range(ROWS_IN_BATCH)
+        (b"row/%08d/%d" % (number, n), b"%d" % number) for number in range(1, batches + 1) for n in range(ROWS_IN_BATCH)
     ]
     assert store.scan(b"row/", b"row0", 1 << 30, 1 << 40) == expected
     store.close()

@@ -13,7 +13,7 @@ import msgspec
 
 from tq.client.attempts import WAIT_IDS_MAX, as_loss
 from tq.client.watches import Watch, Watches
-from tq.core.errors import ConnectionLost, RequestTimeout
+from tq.core.errors import BatchTooLarge, BrokerError, ConnectionLost, RequestTimeout
 from tq.protocol.messages import GoingAway, Hello, Results, Unwait, Wait, Waited, Welcome
 from tq.protocol.session import ClientSession, Dismissed, Push, Refused, Reply, SessionEvent, Welcomed
 
@@ -164,7 +164,7 @@ class AsyncConnection(asyncio.Protocol):
             case Refused(correlation, error):
                 self.has_answered = True
                 if correlation in self._asked:
-                    self._watches.failed(self._asked.pop(correlation), error)
+                    self._not_told(self._asked.pop(correlation), error)
                 else:
                     fail(self._calls.pop(correlation), error)
             case Push(message):
@@ -192,10 +192,21 @@ class AsyncConnection(asyncio.Protocol):
         if not self.is_usable:
             return
         for start in range(0, len(unasked), WAIT_IDS_MAX):
-            ids = unasked[start : start + WAIT_IDS_MAX]
-            correlation, data = self._session.request(Wait(ids), None)
-            self._asked[correlation] = ids
-            self._write(data)
+            self._ask_for(unasked[start : start + WAIT_IDS_MAX])
+
+    def _ask_for(self, ids: list[bytes]) -> None:
+        correlation, data = self._session.request(Wait(ids), None)
+        self._asked[correlation] = ids
+        self._write(data)
+
+    def _not_told(self, ids: list[bytes], refusal: BrokerError) -> None:
+        if isinstance(refusal, BatchTooLarge) and len(ids) > 1 and self.is_usable:
+            # The results that are there do not fit into one frame together.
+            half = len(ids) // 2
+            self._ask_for(ids[:half])
+            self._ask_for(ids[half:])
+        else:
+            self._watches.failed(ids, refusal)
 
     def _expect(self, deadline: float | None) -> None:
         # One timer for all requests, left running when the one it was set for is answered in time.

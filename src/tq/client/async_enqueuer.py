@@ -21,10 +21,10 @@ _FINAL = frozenset({ErrorCode.OUTCOME_UNKNOWN, ErrorCode.INTERNAL})
 
 
 class _Waiting(NamedTuple):
-    """One caller's task; the future gets its id."""
+    """One caller's task; the future gets its id, or None: no other came in this turn, send it yourself."""
 
     task: Task
-    done: asyncio.Future[TaskId]
+    done: asyncio.Future[TaskId | None]
 
 
 class AsyncEnqueuer:
@@ -47,20 +47,28 @@ class AsyncEnqueuer:
             loop.call_soon(self._flush, loop, limits)
         waiting = _Waiting(task, loop.create_future())
         self._waiting.append(waiting)
-        return await waiting.done
+        task_id = await waiting.done
+        return await self._alone(task) if task_id is None else task_id
 
     async def close(self) -> None:
-        """Wait for the frames on their way to end."""
+        """Wait for the frames on their way to end; the callers of those with one task do so themselves."""
         while self._sending:
             await asyncio.wait(self._sending)
 
     def _flush(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         waiting, self._waiting = self._waiting, []
         if len(waiting) == 1:
-            self._start(loop, self._cutter.single(waiting[0].task), waiting)
+            if not waiting[0].done.done():
+                waiting[0].done.set_result(None)
             return
         for batch in self._cutter.cut([one.task for one in waiting], limits, EnqueueOutcome()):
             self._start(loop, batch.frame, waiting[batch.first : batch.first + len(batch.frame.tasks)])
+
+    async def _alone(self, task: Task) -> TaskId:
+        frame = self._cutter.single(task)
+        for _, code, text in (await self._send(frame)).refused:
+            raise broker_error(code, text)
+        return TaskId(frame.tasks[0][0])
 
     def _start(self, loop: asyncio.AbstractEventLoop, frame: Enqueue, callers: list[_Waiting]) -> None:
         sending = loop.create_task(self._carry(frame, callers))

@@ -264,10 +264,17 @@ class SyncClient:
         due time, dead ones oldest first.  The list is read in pages: tasks that change
         state meanwhile may be missed or seen twice.
         """
-        left, cursor = limit, None
+        left, cursor, size = limit, None, IDS_MAX
         while left is None or left > 0:
-            size = IDS_MAX if left is None else min(left, IDS_MAX)
-            page = self._request(ListTasks(state.value, queue, size, cursor), Tasks)
+            size = size if left is None else min(left, size)
+            try:
+                page = self._request(ListTasks(state.value, queue, size, cursor), Tasks)
+            except BatchTooLarge:
+                # So many do not fit into one frame, with the tracebacks of dead ones for instance.
+                if size == 1:
+                    raise
+                size //= 2
+                continue
             for view in page.tasks:
                 if view is not None:
                     yield view

@@ -17,7 +17,7 @@ import msgspec
 
 from tq.client.attempts import WAIT_IDS_MAX, as_loss
 from tq.client.watches import Watch, Watches
-from tq.core.errors import BrokerError, ConnectionLost, RequestTimeout, TransportError
+from tq.core.errors import BatchTooLarge, BrokerError, ConnectionLost, RequestTimeout, TransportError
 from tq.core.outcome import TaskResult
 from tq.protocol.messages import GoingAway, Hello, Results, Unwait, Wait, Waited, Welcome
 from tq.protocol.session import ClientSession, Dismissed, Push, Refused, Reply, SessionEvent, Welcomed
@@ -128,12 +128,18 @@ class SyncConnection:
             self._check_usable()
             fresh = self._watches.add(watch)
             watch.wake = lambda: self._wake(watch)
-        for start in range(0, len(fresh), WAIT_IDS_MAX):
-            ids = fresh[start : start + WAIT_IDS_MAX]
+        chunks = [fresh[start : start + WAIT_IDS_MAX] for start in range(0, len(fresh), WAIT_IDS_MAX)]
+        while chunks:
+            ids = chunks.pop()
             try:
                 # One at a time: the answers may be long, and somebody has to read them.
                 self.finish(self.call(Wait(ids), deadline))
             except BrokerError as refusal:
+                if isinstance(refusal, BatchTooLarge) and len(ids) > 1:
+                    # The results that are there do not fit into one frame together.
+                    half = len(ids) // 2
+                    chunks += [ids[half:], ids[:half]]
+                    continue
                 with self._lock:
                     self._watches.failed(ids, refusal)
             except TransportError:
@@ -235,8 +241,7 @@ class SyncConnection:
         elif data is not None:
             for event in self._session.receive(data):
                 self._take(event)
-            if self.is_going_away and not self._calls:
-                self._end(ConnectionLost("the broker is going away"))
+            self._end_if_idle()
 
     def _take(self, event: SessionEvent) -> None:
         match event:
@@ -271,6 +276,12 @@ class SyncConnection:
     def _expire(self) -> None:
         for correlation in self._session.expired(time.monotonic()):
             self._failed(self._calls.pop(correlation), RequestTimeout("the broker has not answered in time"))
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        # Nobody will listen to it again, so that the end which the broker announced would not be noticed.
+        if self.is_going_away and not self._calls:
+            self._end(ConnectionLost("the broker is going away"))
 
     def _check_usable(self) -> None:
         if not self.is_usable:

@@ -53,9 +53,7 @@ class Durability(Enum):
 
 
 _RISKS = {
-    Durability.SYNC: (
-        "fsync before anything is acknowledged: nothing acknowledged is lost, whatever crashes."
-    ),
+    Durability.SYNC: ("fsync before anything is acknowledged: nothing acknowledged is lost, whatever crashes."),
     Durability.INTERVAL: (
         f"fsync every interval ({SYNC_INTERVAL_MS} ms unless set): a power failure or a crash of the system "
         "may lose what was acknowledged within it; a crash or kill of the broker alone loses nothing."
@@ -90,9 +88,7 @@ class Store(Protocol):
     def get(self, key: bytes) -> bytes | None:
         """Return the value of *key*, or None where there is no such row."""
 
-    def scan(
-        self, start: bytes, end: bytes, limit: int, bytes_max: int = SCAN_BYTES_MAX
-    ) -> list[tuple[bytes, bytes]]:
+    def scan(self, start: bytes, end: bytes, limit: int, bytes_max: int = SCAN_BYTES_MAX) -> list[tuple[bytes, bytes]]:
         """Return the rows from *start*, inclusive, to *end*, exclusive, in ascending order of their keys.
 
         At most *limit* of them, and none after the one whose key and value bring the sum

@@ -74,9 +74,7 @@ class DataDirectory:
         text = line.decode("ascii", "replace").strip()
         version = text.removeprefix(_FORMAT_PREFIX)
         if version == text or not version.isdecimal():
-            raise StoreCorrupt(
-                f"{self._format} says {text[:80]!r}, not '{_FORMAT_PREFIX}N': restore the file"
-            )
+            raise StoreCorrupt(f"{self._format} says {text[:80]!r}, not '{_FORMAT_PREFIX}N': restore the file")
         if int(version) > FORMAT_VERSION:
             raise StoreTooNew(
                 f"data directory {self.path} has format {version}, this version reads up to "

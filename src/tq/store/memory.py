@@ -25,9 +25,7 @@ class MemoryStore:
         self._check_open()
         return self._rows.get(key)
 
-    def scan(
-        self, start: bytes, end: bytes, limit: int, bytes_max: int = SCAN_BYTES_MAX
-    ) -> list[tuple[bytes, bytes]]:
+    def scan(self, start: bytes, end: bytes, limit: int, bytes_max: int = SCAN_BYTES_MAX) -> list[tuple[bytes, bytes]]:
         """Return the rows of a range; see `tq.store.base.Store.scan`."""
         self._check_open()
         found: list[tuple[bytes, bytes]] = []

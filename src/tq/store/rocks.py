@@ -90,9 +90,7 @@ class RocksStore:
             raise self._translated(error, "cannot read a row") from error
         return value
 
-    def scan(
-        self, start: bytes, end: bytes, limit: int, bytes_max: int = SCAN_BYTES_MAX
-    ) -> list[tuple[bytes, bytes]]:
+    def scan(self, start: bytes, end: bytes, limit: int, bytes_max: int = SCAN_BYTES_MAX) -> list[tuple[bytes, bytes]]:
         """Return the rows of a range; see `tq.store.base.Store.scan`."""
         found: list[tuple[bytes, bytes]] = []
         if limit <= 0 or end <= start:
@@ -318,8 +316,7 @@ def _translated(error: Exception, directory: DataDirectory, what: str) -> StoreE
     where = f"data directory {directory.path}"
     if "lock hold by current process" in text or "While lock file" in text:
         return StoreLocked(
-            f"{where} is open already, in this process or another: stop that broker, or use another "
-            f"directory ({text})"
+            f"{where} is open already, in this process or another: stop that broker, or use another directory ({text})"
         )
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return StoreFull(f"{where}: {what}, the disk is full: free some space and restart ({text})")

@@ -74,9 +74,7 @@ class IntervalSyncer:
     *sync* keeps note of its own failure: there is nobody to raise it to. The thread ends with it.
     """
 
-    def __init__(
-        self, sync: Callable[[], None], afterwards: Callable[[], None], interval_ms: DurationMs
-    ) -> None:
+    def __init__(self, sync: Callable[[], None], afterwards: Callable[[], None], interval_ms: DurationMs) -> None:
         self._sync = sync
         self._afterwards = afterwards
         self._interval_s = interval_ms / 1_000
