@@ -496,6 +496,22 @@ async def test_a_task_goes_on_through_a_lost_connection_and_is_settled_on_the_ne
         assert rig.broker.done == {(5, 0): "through"}
 
 
+async def test_a_worker_without_a_broker_does_not_turn_in_circles() -> None:
+    first, second = Gate(), Gate()
+    async with running(first=first.__call__, second=second.__call__, concurrency=1) as rig:
+        rig.broker.deliver(5, record("first"), record("second"))
+        await rig.turns()
+
+        rig.broker.is_absent = True
+        rig.broker.cut()
+        await rig.turns()
+        first.open()
+        await second.until(lambda second: second.entered == 1)
+        await rig.turns()
+
+        assert not rig.dispatcher._turn_is_due
+
+
 async def test_what_the_broker_says_is_lost_at_the_reconnection_is_stopped() -> None:
     gate = Gate()
     async with running(gate=gate.__call__) as rig:
