@@ -498,8 +498,8 @@ async def test_a_task_goes_on_through_a_lost_connection_and_is_settled_on_the_ne
 
 async def test_a_worker_without_a_broker_does_not_turn_in_circles() -> None:
     first, second = Gate(), Gate()
-    async with running(first=first.__call__, second=second.__call__, concurrency=1) as rig:
-        rig.broker.deliver(5, record("first"), record("second"))
+    async with running(first=first.__call__, second=second.__call__, concurrency=2) as rig:
+        rig.broker.deliver(5, record("first"), record("first"), record("second"))
         await rig.turns()
 
         rig.broker.is_absent = True
