@@ -290,6 +290,15 @@ def dies_plain(key: str = "dies_plain") -> None:
     os._exit(3)
 
 
+@app.task(name="picky", retry=AT_ONCE, max_losses=2)
+async def picky(key: str) -> str:
+    """Do well by all keys but one."""
+    note(key)
+    if key == "poison":
+        os._exit(3)
+    return key
+
+
 @app.task(name="segfaults", retry=AT_ONCE, max_losses=2)
 def segfaults(key: str = "segfaults") -> None:
     note(key)
