@@ -288,8 +288,13 @@ def test_one_bad_input_among_good_ones_is_found_out_before_it_has_killed_every_w
     fleet.broker(**LEASE)
     workers = [fleet.worker(name=f"w{number}") for number in range(5)]
     picky = fleet.bind(handlers.picky)
-    # Each worker has seen that the handler is a good one.
-    until(lambda: picky.enqueue("good").result(timeout=10) and len({words[4] for words in fleet.journal}) == 5)
+
+    def have_all_run_one() -> bool:
+        for handle in picky.enqueue_many([(f"first{number}",) for number in range(50)]):
+            handle.result(timeout=10)
+        return len({words[4] for words in fleet.journal}) == len(workers)
+
+    until(have_all_run_one, what="each worker has seen that the handler is a good one")
 
     poison = picky.enqueue("poison")
     good = picky.enqueue_many([(f"g{number}",) for number in range(100)])
