@@ -550,6 +550,25 @@ async def test_a_notice_of_an_expired_worker_closes_its_connection_with_the_reas
 
 
 @in_loop
+async def test_who_does_not_say_hello_in_time_is_dismissed_and_who_did_stays() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, stranger, gone = await bench.client(), Peer(bench), Peer(bench)
+    gone.session.connection_lost(None)
+
+    bench.pass_time(9_500)
+    assert not stranger.wire.closed
+    bench.pass_time(500)
+
+    assert stranger.wire.closed
+    assert [(error.code, error.text) for error in stranger.received()] == [
+        ("protocol_violation", "no HELLO within 10 s")
+    ]
+    client.send(messages.Ping())
+    await settle()
+    assert [type(message) for message in client.received()] == [messages.Pong]
+
+
+@in_loop
 async def test_stop_says_goodbye_answers_what_is_under_way_and_closes() -> None:
     bench = await Bench(MemoryStore()).start()
     client = await bench.client()

@@ -23,7 +23,15 @@ from tq.broker.clock import READ_EVERY_S, EngineClock
 from tq.broker.config import BrokerSettings
 from tq.broker.requests import ANSWERS
 from tq.broker.sessions import Session
-from tq.core.errors import BrokerError, GoingAway, Overloaded, RemoteProtocolError, SessionUnknown, StoreError
+from tq.core.errors import (
+    BrokerError,
+    GoingAway,
+    Overloaded,
+    ProtocolViolation,
+    RemoteProtocolError,
+    SessionUnknown,
+    StoreError,
+)
 from tq.core.outcome import TaskResult
 from tq.engine.changes import Changes
 from tq.engine.commands import Disconnect, ListQueues, Tick, Unwait
@@ -40,6 +48,8 @@ TURN_BYTES = 64 * 1024
 _PUMP_S_MAX = 0.005
 _HEALTH_EVERY_S = 0.05
 _TASKS_PER_FRAME_MAX = 1_000
+# Who connects and does not say who it is holds a descriptor that others need.
+_HELLO_S = 10.0
 
 
 class Log(msgspec.Struct, frozen=True):
@@ -104,6 +114,7 @@ class BrokerService:
         self._batch = Batch(self.engine.changes())
         self._numbers = count(1)
         self._sessions: dict[int, Session] = {}
+        self._hellos_due: deque[tuple[float, int]] = deque()
         self._workers: dict[bytes, Session] = {}
         self._urgent: deque[Session] = deque()
         self._waiting: deque[Session] = deque()
@@ -168,6 +179,7 @@ class BrokerService:
     def opened(self, session: Session) -> BrokerError | None:
         """Take *session* in, unless there are too many or the service stops."""
         self._sessions[session.number] = session
+        self._hellos_due.append((self._sources.monotonic() + _HELLO_S, session.number))
         if self._stopping:
             return GoingAway("the broker is stopping")
         if len(self._sessions) > self._settings.connections_max:
@@ -326,9 +338,19 @@ class BrokerService:
             self._fail(error)
             return
         self._check_health()
+        self._dismiss_the_silent()
         wait_ms = self.engine.next_tick(now) - now
         # One slice of a large operation a batch: the next tick comes with the next turn of the loop.
         self._ticker = loop.call_later(min(READ_EVERY_S, max(wait_ms, 1) / 1_000), self._tick)
+
+    def _dismiss_the_silent(self) -> None:
+        """Close the connections that have not said hello in time."""
+        at = self._sources.monotonic()
+        while self._hellos_due and self._hellos_due[0][0] <= at:
+            session = self._sessions.get(self._hellos_due.popleft()[1])
+            if session is not None and session.conn.role is None:
+                session.write(session.conn.dismiss(ProtocolViolation(f"no HELLO within {_HELLO_S:g} s")))
+                session.close()
 
     def _check_health(self) -> None:
         at = self._sources.monotonic()
