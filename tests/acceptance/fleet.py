@@ -94,7 +94,8 @@ class Program:
         """What it has written, to standard output or standard error, since the first start."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
-    def start(self) -> Self:
+    def launch(self) -> Self:
+        """Start it and wait for nothing."""
         assert not self.is_alive
         with self._log.open("ab") as log:
             self._spawn(log)
@@ -145,7 +146,7 @@ class Broker(Program):
     def start(self) -> Self:
         """Start it and wait until it listens."""
         before = len(self.log)
-        super().start()
+        self.launch()
         until(lambda: "\nlistening on " in "\n" + self.log[before:] or not self.is_alive, what="the broker listens")
         assert self.is_alive, self.log[before:]
         return self
@@ -157,14 +158,10 @@ class WorkerProcess(Program):
     def start(self) -> Self:
         """Start it and wait until it has met the broker."""
         before = self.log.count("connected to broker")
-        super().start()
+        self.launch()
         until(lambda: self.log.count("connected to broker") > before or not self.is_alive, what=f"{self.name} connects")
         assert self.is_alive, self.log
         return self
-
-    def launch(self) -> Self:
-        """Start it and wait for nothing: there may be no broker."""
-        return super().start()
 
 
 class Fleet:
@@ -240,7 +237,7 @@ class Fleet:
 
     def executions(self, key: str) -> int:
         """Return how often a task with *key* was begun."""
-        return sum(words[1] == key for words in self.journal)
+        return sum(words[1] == key and words[0] != "opened" for words in self.journal)
 
     @property
     def journal(self) -> list[list[str]]:

@@ -9,8 +9,10 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tq import App, Reject, Retry, RetryPolicy, current_task
+from tq.app.declared import DeclaredTask
 
 JOURNAL_VARIABLE = "ACCEPTANCE_JOURNAL"
 AT_ONCE = RetryPolicy(max_attempts=2, backoff_ms=20, backoff_max_ms=20)
@@ -21,10 +23,10 @@ app = App()
 future = App()
 
 
-def note(key: str) -> None:
+def note(key: str, name: str | None = None) -> None:
     """Leave the trace of an execution."""
     task = current_task()
-    line = f"{task.name} {key} {task.id} {task.attempt} {task.worker}\n"
+    line = f"{name or task.name} {key} {task.id} {task.attempt} {task.worker}\n"
     journal = os.open(os.environ[JOURNAL_VARIABLE], os.O_WRONLY | os.O_APPEND)
     try:
         os.write(journal, line.encode())
@@ -83,6 +85,7 @@ async def gated(directory: str, key: str) -> str:
     worker = current_task().worker
     while not Path(directory, worker).exists():  # noqa: ASYNC110, ASYNC240 - the test opens the gate from another process
         await asyncio.sleep(0.01)
+    note(key, "opened")
     return worker
 
 
@@ -92,8 +95,21 @@ def gated_plain(directory: str, key: str) -> str:
     worker = current_task().worker
     while not Path(directory, worker).exists():
         time.sleep(0.01)
+    note(key, "opened")
     return worker
 
+
+# Each task as fits the pool: a plain function where there is no loop.
+WORK: dict[str, DeclaredTask[[str, str, float], Any, str]] = {
+    "async": work,
+    "thread": work_plain,
+    "process": work_plain,
+}
+GATED: dict[str, DeclaredTask[[str, str], Any, str]] = {
+    "async": gated,
+    "thread": gated_plain,
+    "process": gated_plain,
+}
 
 # ----------------------------------------------------------------------------------------- what misbehaves
 
@@ -269,6 +285,9 @@ def hangs_deaf_plain() -> None:
             time.sleep(0.1)
         except BaseException:  # noqa: BLE001 - that is how badly it behaves
             continue
+
+
+DEAF: dict[str, DeclaredTask[[], Any, None]] = {"async": hangs_deaf, "thread": hangs_deaf_plain}
 
 
 @app.task(name="blocks", retry=AT_ONCE)

@@ -7,7 +7,7 @@ worker process goes on to serve the next task.
 import json
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -152,8 +152,7 @@ def test_a_process_that_a_handler_forked_does_not_hold_its_task_up(pools: dict[s
 @pytest.mark.parametrize("pool", ["async", "thread"])
 def test_a_hanging_handler_holds_up_no_other(pools: dict[str, Served], pool: str) -> None:
     fleet, _ = pools[pool]
-    deaf = handlers.hangs_deaf if pool == "async" else handlers.hangs_deaf_plain
-    handles = fleet.bind(deaf).enqueue_many([()] * 8)
+    handles = fleet.bind(handlers.DEAF[pool]).enqueue_many([()] * 8)
 
     began = time.monotonic()
     assert fleet.bind(handlers.echo).enqueue("beside").result(timeout=20) == "beside"
@@ -174,7 +173,9 @@ def test_a_blocked_loop_is_named_and_keeps_its_leases(fleet: Fleet) -> None:
     handle = fleet.bind(handlers.blocks).enqueue("b", 4.0)
     beside = fleet.bind(handlers.waits).enqueue("beside", 0.5)
     until(lambda: fleet.executions("b"))
-    document = until(lambda: [view for view in json.loads(fleet.admin("workers", "--json").stdout) if view["blocked_by"]])
+    document = until(
+        lambda: [view for view in json.loads(fleet.admin("workers", "--json").stdout) if view["blocked_by"]]
+    )
 
     assert document[0]["blocked_by"] == "blocks"
     assert document[0]["connected"]
@@ -266,7 +267,7 @@ def test_a_worker_without_a_broker_waits_for_one(fleet: Fleet) -> None:
     ids=["async", "thread"],
 )
 def test_a_task_that_kills_its_worker_is_found_out_and_harms_no_innocent(
-    fleet: Fleet, pool: str, killer: DeclaredTask[[str], object, None], status: int
+    fleet: Fleet, pool: str, killer: DeclaredTask[[str], Any, None], status: int
 ) -> None:
     fleet.broker(**LEASE)
     worker = fleet.worker(pool=pool, concurrency=10)

@@ -41,7 +41,10 @@ def test_a_task_whose_workers_die_before_they_can_say_that_it_started_is_handed_
     (other,) = driver.take(worker)
 
     assert {held.id, other.id} == {poison, innocent}
-    assert {each.id: (each.alone, each.record.losses) for each in (held, other)} == {poison: (True, 1), innocent: (True, 0)}
+    assert {each.id: (each.alone, each.record.losses) for each in (held, other)} == {
+        poison: (True, 1),
+        innocent: (True, 0),
+    }
 
 
 def test_what_waited_where_one_worker_died_is_handed_out_as_ever() -> None:

@@ -1,0 +1,119 @@
+"""Signals: what runs is let end, what waits goes back, nothing is lost or done twice."""
+
+import signal
+import time
+from functools import partial
+
+import pytest
+
+from tests.acceptance import handlers
+from tests.acceptance.fleet import Fleet, until
+from tests.acceptance.load import ATTEMPTS, Producer, check_all_ended_as_meant
+
+POOLS = ["async", "thread", "process"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_worker_that_is_told_to_stop_ends_what_runs_and_hands_the_rest_back(
+    fleet: Fleet, pool: str, number: signal.Signals
+) -> None:
+    fleet.broker()
+    worker = fleet.worker(name="leaving", pool=pool, concurrency=1, prefetch=10)
+    running = fleet.bind(handlers.GATED[pool]).enqueue(str(fleet.directory), "g")
+    until(lambda: fleet.executions("g"))
+    waiting = fleet.bind(handlers.echo).enqueue_many([(f"e{number}",) for number in range(5)])
+    until(lambda: fleet.queue().running == 6, what="five are prefetched")
+
+    worker.tell(number)
+    until(lambda: fleet.queue().ready == 5, what="the prefetched ones are handed back")
+    assert worker.is_alive
+    (fleet.directory / "leaving").touch()
+
+    assert worker.wait() == 0
+    assert running.result(timeout=5) == "leaving"
+    assert "stopping: what runs has 30 s to end" in worker.log
+    assert not fleet.app.client.workers()
+    fleet.worker(pool=pool)
+    for handle in waiting:
+        handle.result(timeout=10)
+        assert (handle.status().losses, handle.status().attempts) == (0, 0)
+    assert (fleet.executions("g"), running.status().losses) == (1, 0)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_worker_that_is_told_twice_leaves_at_once_and_its_task_is_tried_elsewhere(fleet: Fleet, pool: str) -> None:
+    fleet.broker()
+    worker = fleet.worker(name="leaving", pool=pool)
+    handle = fleet.bind(handlers.GATED[pool]).enqueue(str(fleet.directory), "g")
+    until(lambda: fleet.executions("g"))
+
+    worker.tell(signal.SIGTERM)
+    until(lambda: "stopping" in worker.log)
+    worker.tell(signal.SIGTERM)
+    began = time.monotonic()
+    assert worker.wait() == 0
+    assert time.monotonic() - began < 10
+    (fleet.directory / "other").touch()
+    fleet.worker(name="other", pool=pool)
+
+    assert handle.result(timeout=10) == "other"
+    assert (handle.status().attempts, handle.status().losses) == (1, 0)
+    assert "WorkerStopped" in worker.log
+
+
+def test_a_worker_that_waits_for_a_broker_can_be_stopped(fleet: Fleet) -> None:
+    worker = fleet.worker_program().launch()
+    until(lambda: "trying again" in worker.log)
+
+    assert worker.terminate() == 0
+
+
+def test_a_broker_restarted_in_good_order_under_load_loses_and_repeats_nothing(fleet: Fleet) -> None:
+    broker = fleet.broker()
+    for _ in range(2):
+        fleet.worker()
+    producer = Producer(fleet.url, fleet.bind(handlers.WORK["async"]), seed=1)
+
+    producer.start()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        done = fleet.queue().completed_total
+        until(partial(has_done, fleet, done + 200), what="work is being done")
+        assert broker.terminate(number) == 0
+        broker.start()
+    producer.stop()
+    until(fleet.is_drained, 60)
+
+    check_all_ended_as_meant(fleet, producer)
+    assert not producer.doubtful
+    assert fleet.queue().lost_total == 0
+    runs: dict[str, int] = {}
+    for _, key, *_ in fleet.journal:
+        runs[key] = runs.get(key, 0) + 1
+    assert runs == {key: ATTEMPTS[kind] for key, kind in producer.kinds.items()}
+
+
+def has_done(fleet: Fleet, tasks: int) -> bool:
+    return fleet.queue().completed_total > tasks
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_ends_while_the_broker_is_down_is_not_done_again(fleet: Fleet, pool: str, how: signal.Signals) -> None:
+    broker = fleet.broker()
+    worker = fleet.worker(name="w", pool=pool, concurrency=4)
+    gated = fleet.bind(handlers.GATED[pool])
+    handles = gated.enqueue_many([(str(fleet.directory), f"g{number}") for number in range(4)])
+    until(lambda: len(fleet.journal) == 4 and all(handle.status().started for handle in handles))
+
+    broker.tell(how)
+    broker.wait()
+    (fleet.directory / "w").touch()
+    until(lambda: sum(words[0] == "opened" for words in fleet.journal) == 4, what="the handlers have ended")
+    broker.start()
+
+    for handle in handles:
+        assert handle.result(timeout=20) == "w"
+        assert (handle.status().losses, handle.status().attempts) == (0, 0)
+    assert [fleet.executions(f"g{number}") for number in range(4)] == [1, 1, 1, 1]
+    assert worker.terminate() == 0
