@@ -92,8 +92,9 @@ class Child:
         try:
             self._connection.sendall(encode_frame(kind, correlation, body))
         except OSError:
-            # The parent is gone; the reader sees it too, and ends this.
-            pass
+            # The parent is gone, or a handler has closed what it did not open, which a thread that waits in
+            # `recv` does not see. What cannot be told is for the parent to say: this process died under its task.
+            os._exit(_EXIT_ALONE)
 
     def _read(self) -> None:
         reader = FrameReader()
