@@ -27,7 +27,7 @@ from tq.core.task import TaskView
 
 KINDS = ["done", "done", "done", "done", "flaky", "failing", "rejected"]
 ATTEMPTS = {"done": 1, "flaky": 2, "failing": 2, "rejected": 1}
-BULK = 60
+BULK = 40
 CROWD = 10
 
 
@@ -72,7 +72,7 @@ class Producer:
             keys = [f"k{next(self._numbers)}" for _ in range(number)]
             for key in keys:
                 self.kinds[key] = self._draw.choice(KINDS)
-            seconds = self._draw.choice([0.0, 0.002, 0.01])
+            seconds = self._draw.choice([0.0, 0.002, 0.005])
         return keys, [self._task._task((key, self.kinds[key], seconds), {}) for key in keys]
 
     def _bulk(self) -> None:
@@ -80,7 +80,7 @@ class Producer:
             while not self._over.is_set():
                 keys, tasks = self._tasks(BULK)
                 self._note(keys, partial(app.client.enqueue_many, tasks))
-                time.sleep(0.02)
+                time.sleep(0.05)
 
     def _single(self) -> None:
         with App(self._url) as app:

@@ -13,8 +13,10 @@ from tests.acceptance.load import ATTEMPTS, Producer, check_all_ended_as_meant
 POOLS = ["async", "thread", "process"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    ("pool", "number"),
+    [("async", signal.SIGTERM), ("async", signal.SIGINT), ("thread", signal.SIGTERM), ("process", signal.SIGINT)],
+)
 def test_a_worker_that_is_told_to_stop_ends_what_runs_and_hands_the_rest_back(
     fleet: Fleet, pool: str, number: signal.Signals
 ) -> None:
