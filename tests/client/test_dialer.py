@@ -48,6 +48,26 @@ async def test_loops_get_the_first_address_that_answers(listener: socket.socket,
     await asyncio.sleep(0)
 
 
+async def test_a_connection_that_ends_as_it_is_made_is_left_to_its_protocol(listener: socket.socket) -> None:
+    class Fleeting(asyncio.Protocol):
+        def __init__(self) -> None:
+            self.has_ended = False
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            # What the system does when the broker is killed at this moment.
+            transport.abort()  # type: ignore[attr-defined]
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.has_ended = True
+
+    protocol = Fleeting()
+
+    transport = await TcpDialer([at(listener)]).connect(lambda: protocol)
+
+    assert protocol.has_ended
+    assert transport.is_closing()
+
+
 def test_each_call_starts_at_the_next_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         dialer = TcpDialer([at(one), at(other)])

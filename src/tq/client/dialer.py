@@ -67,7 +67,11 @@ class TcpDialer:
             except OSError as error:
                 failures.append(f"{endpoint}: {_reason(error)}")
                 continue
-            _tune(transport.get_extra_info("socket"))
+            try:
+                _tune(transport.get_extra_info("socket"))
+            except OSError:
+                # It has ended already. Its protocol has been told, as it would be a moment later.
+                pass
             return transport
         raise BrokerUnavailable("; ".join(failures))
 
