@@ -27,12 +27,15 @@ from tq.core.task import TaskView
 
 KINDS = ["done", "done", "done", "done", "flaky", "failing", "rejected"]
 ATTEMPTS = {"done": 1, "flaky": 2, "failing": 2, "rejected": 1}
-BULK = 40
+BULK = 20
 CROWD = 10
 
 
 class Producer:
-    """Enqueues in three manners at once until it is stopped, and knows what was acknowledged."""
+    """Enqueues in three manners at once until it is stopped, and knows what was acknowledged.
+
+    About a thousand tasks a second: what it leaves behind must be done before the test ends.
+    """
 
     def __init__(self, url: str, task: DeclaredTask[[str, str, float], Any, str], seed: int) -> None:
         self.acknowledged: dict[str, TaskId] = {}
@@ -87,12 +90,14 @@ class Producer:
             while not self._over.is_set():
                 keys, (task,) = self._tasks(1)
                 self._note(keys, partial(_alone, app, task))
+                time.sleep(0.004)
 
     def _crowd(self) -> None:
         async def run() -> None:
             async with App(self._url) as app:
                 while not self._over.is_set():
                     await asyncio.gather(*[self._one_of_crowd(app) for _ in range(CROWD)])
+                    await asyncio.sleep(0.02)
 
         asyncio.run(run())
 
