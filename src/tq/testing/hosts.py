@@ -38,7 +38,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     network: Network
     clock: Clock
     note: Callable[[str], None]
-    accuse: Callable[[Exception], None]
+    accuse: Callable[[BaseException], None]
 
 
 class PausableClock:
@@ -97,19 +97,26 @@ class BrokerHost:
         sources = Sources(self.clock.wall, self.clock.monotonic, self._chance.random, lambda: 0)
         self._service = BrokerService(self.store, self._settings, sources, log)
         self._starting = asyncio.create_task(self._start(self._service), name="start the broker")
+        self._starting.add_done_callback(self._has_started)
 
     async def _start(self, service: BrokerService) -> None:
         await service.start()
-        assert service.failed is not None
+        assert service.failed is not None, "a service that has started can fail"
         service.failed.add_done_callback(lambda failed: self._has_failed(service, failed))
         self._world.network.listen(BROKER, service.connection)
 
+    def _has_started(self, starting: "asyncio.Task[None]") -> None:
+        if not starting.cancelled() and (error := starting.exception()) is not None:
+            self._exit(error)
+
     def _has_failed(self, service: BrokerService, failed: "asyncio.Future[None]") -> None:
         error = failed.exception()
-        if service is not self._service:
-            return
+        if service is self._service and error is not None:
+            self._exit(error)
+
+    def _exit(self, error: BaseException) -> None:
+        """End as the program does when the service has failed; only a broken disk excuses it."""
         if self.store.health().failure is None:
-            assert isinstance(error, Exception)
             self._world.accuse(error)
         self.crash()
 
@@ -211,7 +218,7 @@ class WorkerHost:
     def _has_ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._world.accuse(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            self._world.accuse(error)
 
     def crash(self) -> None:
         """Kill it, and start it again a second later."""

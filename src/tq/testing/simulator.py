@@ -132,7 +132,7 @@ class _World:
         # One for each, so that a change in one part shifts as little as may be of the others.
         return random.Random(f"{self._seed} {purpose}")  # noqa: S311 - a simulation, no secret
 
-    def _accuse(self, error: Exception) -> None:
+    def _accuse(self, error: BaseException) -> None:
         if not self._broken.done():
             self._broken.set_exception(error)
 

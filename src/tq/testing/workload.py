@@ -152,7 +152,7 @@ class Errands:
 class Ledger:
     """What really happened.  *note* is told of every step of a handler, *accuse* of one that must not be."""
 
-    def __init__(self, errands: Errands, note: Callable[[str], None], accuse: Callable[[Exception], None]) -> None:
+    def __init__(self, errands: Errands, note: Callable[[str], None], accuse: Callable[[BaseException], None]) -> None:
         self._errands = errands
         self._note = note
         self._accuse = accuse
