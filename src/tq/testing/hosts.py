@@ -20,7 +20,7 @@ from tq.testing.clock import Clock, SkewedClock
 from tq.testing.dialer import SimulatedDialer
 from tq.testing.network import Network
 from tq.testing.simulated_store import Moment, SimulatedStore
-from tq.testing.workload import QUEUES, Errand, Errands, Ledger
+from tq.testing.workload import QUEUES, Errand, Errands, Ledger, Life
 from tq.worker.keeper import LoopKeeper
 from tq.worker.worker import Worker
 
@@ -81,6 +81,7 @@ class BrokerHost:
         self._inspect = inspect
         self._crash_in: tuple[Moment, int] | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._restart: asyncio.TimerHandle | None = None
         self.wall = SkewedClock(surroundings.clock)
         self.clock = PausableClock(self.wall)
         self.store = SimulatedStore(
@@ -178,7 +179,13 @@ class BrokerHost:
         self._starting.cancel()
         self._world.network.crash(BROKER)
         self.store = self.store.crash(keep=keep, watch=self._watch)
-        asyncio.get_running_loop().call_later(self._chance.uniform(*_RESTART_S), self.start)
+        self._restart = asyncio.get_running_loop().call_later(self._chance.uniform(*_RESTART_S), self.start)
+
+    def end(self) -> None:
+        """Let it be gone for good; the disk stays as it is now."""
+        self.crash(keep=self.store.unsynced)
+        if self._restart is not None:
+            self._restart.cancel()
 
 
 class WorkerHost:
@@ -188,20 +195,23 @@ class WorkerHost:
         self.name = name
         self._world = surroundings
         self._chance = chance
-        self._handlers = ledger.handlers(name, self.crash)
+        self._ledger = ledger
         self._concurrency = chance.choice((1, 2, 8))
         self._prefetch = chance.choice((None, 0, 4))
         self._worker: Worker | None = None
+        self._restart: asyncio.TimerHandle | None = None
         # Cancelled ones take some turns of the loop to end.
         self._tasks: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None]
+        self._life: Life
 
     def start(self) -> None:
         """Start a process: a new session."""
         self._world.note(f"{self.name} starts")
         dialer = SimulatedDialer(self._world.network, self.name, [BROKER])
+        self._life = Life(self.name, self.crash)
         self._worker = Worker(
-            self._handlers,
+            self._ledger.handlers(self._life),
             dialer,
             queues=[(queue, 1) for queue in QUEUES],
             concurrency=self._concurrency,
@@ -228,13 +238,20 @@ class WorkerHost:
         self._worker = None
         self._world.network.crash(self.name)
         self._task.cancel()
-        asyncio.get_running_loop().call_later(_WORKER_RESTART_S, self.start)
+        self._life.end()
+        self._restart = asyncio.get_running_loop().call_later(_WORKER_RESTART_S, self.start)
 
     async def stop(self) -> None:
         """Let it leave in good order, for good."""
         if self._worker is not None:
             self._worker.request_stop()
             await asyncio.wait([self._task])
+
+    def end(self) -> None:
+        """Let it be gone for good."""
+        self.crash()
+        if self._restart is not None:
+            self._restart.cancel()
 
 
 class ClientHost:

@@ -13,6 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -149,6 +150,32 @@ class Errands:
         return errand
 
 
+class Life:
+    """One start of a worker's process, on *host*: what runs in it ends with it.  *kill* ends it."""
+
+    def __init__(self, host: str, kill: Callable[[], None]) -> None:
+        self.host = host
+        self.kill = kill
+        self._is_over = False
+        # A dict, for its order.
+        self._running: dict[asyncio.Task[Any], None] = {}
+
+    def enter(self) -> None:
+        """Let the running asyncio task be part of this life; one that comes too late ends here."""
+        task = asyncio.current_task()
+        assert task is not None, "handlers run in tasks"
+        if self._is_over:
+            raise asyncio.CancelledError
+        self._running[task] = None
+        task.add_done_callback(self._running.pop)
+
+    def end(self) -> None:
+        """End all that runs."""
+        self._is_over = True
+        for task in list(self._running):
+            task.cancel()
+
+
 class Ledger:
     """What really happened.  *note* is told of every step of a handler, *accuse* of one that must not be."""
 
@@ -164,39 +191,40 @@ class Ledger:
         self.doubtful: dict[int, Errand] = {}
         """Those whose client was not told, one way or the other."""
 
-    def handlers(self, host: str, kill: Callable[[], None]) -> Registry:
-        """Return the handlers for a worker on *host*, which *kill* ends."""
+    def handlers(self, life: Life) -> Registry:
+        """Return the handlers for one life of a worker."""
         app = App("memory:")
         for kind in Kind:
 
             def declare(kind: Kind) -> None:
                 @app.task(name=kind.value)
                 async def run(number: int) -> int:
-                    return await self._run(number, kind, host, kill)
+                    return await self._run(number, kind, life)
 
             declare(kind)
         return app.registry
 
-    async def _run(self, number: int, kind: Kind, host: str, kill: Callable[[], None]) -> int:
+    async def _run(self, number: int, kind: Kind, life: Life) -> int:
+        life.enter()
         errand = self._errands.by_number[number]
         context = current_task()
         if (context.task_id, kind) != (errand.id, errand.kind):
             self._accuse(WentWrong(f"{errand}: its arguments came to {context.name} {context.id}"))
         self.begun[number] += 1
-        self._note(f"{host} begins {errand}, attempt {context.attempt}, losses {context.losses}")
+        self._note(f"{life.host} begins {errand}, attempt {context.attempt}, losses {context.losses}")
         await asyncio.sleep(errand.work_s)
         if kind is Kind.POISON:
             await asyncio.sleep(_POISON_ACTS_AFTER_S)
-            kill()
-            await asyncio.sleep(0)  # the cancellation of what runs here
+            life.kill()
+            await asyncio.sleep(0)  # Here its own cancellation comes.
         if context.attempt <= errand.times:
             self.failed[number] += 1
-            self._note(f"{host} fails {errand}")
+            self._note(f"{life.host} fails {errand}")
             if kind is Kind.REJECT:
                 raise Reject
             raise Retry(after=0.3) if kind is Kind.RETRY else RuntimeError("meant to")
         self.returned[number] += 1
-        self._note(f"{host} ends {errand}")
+        self._note(f"{life.host} ends {errand}")
         return errand.result
 
     def check(self, errand: Errand, end: TaskView) -> None:
