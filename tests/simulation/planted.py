@@ -1,61 +1,60 @@
 """Bugs, each as small as a slip of the hand, that the simulator must find."""
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
 
-from pytest import MonkeyPatch
+import pytest
 
+from tq.broker.batch import Batch
 from tq.broker.service import BrokerService
 from tq.core.lease import first_token
-from tq.core.task import TaskRecord
 from tq.engine.changes import Changes
-from tq.engine.commands import Enqueue, Tick
+from tq.engine.commands import Enqueue
 from tq.engine.dispatch import Lane
 from tq.engine.enqueue import Enqueuer
 from tq.engine.flows import Flow, QueuedTask
 from tq.engine.leases import Leases
 from tq.engine.rows import FRAME
 from tq.engine.settle import Settler
-from tq.engine.timeline import Timeline
 from tq.store.base import Commit
-
-Plant = Callable[[MonkeyPatch], None]
-
-
-def a_reply_leaves_before_its_commit(patch: MonkeyPatch) -> None:
-    let_out = BrokerService._let_out
-
-    async def commit_one(self: BrokerService) -> bool:
-        batch, store = self._batch, self._store
-
-        class Hasty:
-            def commit(self, writes: Mapping[bytes, bytes | None], *, sync: bool = True) -> object:
-                committing = store.commit(writes, sync=sync)
-                let_out(service, batch)
-                return committing
-
-            def __getattr__(self, name: str) -> object:
-                return getattr(store, name)
-
-        service = self
-        self._store = Hasty()  # type: ignore[assignment]
-        try:
-            return await original(self)
-        finally:
-            self._store = store
-
-    original = BrokerService._commit_one
-    said: list[int] = []
-
-    def let_out_once(self: BrokerService, batch: object) -> None:
-        if not batch.changes.writes:  # type: ignore[attr-defined]
-            let_out(self, batch)  # type: ignore[arg-type]
-
-    patch.setattr(BrokerService, "_commit_one", commit_one)
-    patch.setattr(BrokerService, "_let_out", let_out_once)
+from tq.testing.simulator import Fault
 
 
-def a_frame_is_not_remembered(patch: MonkeyPatch) -> None:
+def a_reply_leaves_before_its_commit(patch: pytest.MonkeyPatch) -> None:
+    say_around_commit(patch, is_said_first=True)
+
+
+def a_reply_leaves_before_its_sync(patch: pytest.MonkeyPatch) -> None:
+    say_around_commit(patch, is_said_first=False)
+
+
+def say_around_commit(patch: pytest.MonkeyPatch, *, is_said_first: bool) -> None:
+    commit_one, let_out = BrokerService._commit_one, BrokerService._let_out
+
+    async def hasty(self: BrokerService) -> bool:
+        batch, commit = self._batch, self._store.commit
+
+        def commit_and_say(writes: Mapping[bytes, bytes | None], *, sync: bool = True) -> Awaitable[Commit]:
+            if is_said_first:
+                let_out(self, batch)
+            committing = commit(writes, sync=sync)
+            if not is_said_first:
+                let_out(self, batch)
+            return committing
+
+        with pytest.MonkeyPatch.context() as for_now:
+            for_now.setattr(self._store, "commit", commit_and_say)
+            return await commit_one(self)
+
+    def only_what_was_not_committed(self: BrokerService, batch: Batch) -> None:
+        if not batch.changes.writes:
+            let_out(self, batch)
+
+    patch.setattr(BrokerService, "_commit_one", hasty)
+    patch.setattr(BrokerService, "_let_out", only_what_was_not_committed)
+
+
+def a_frame_is_not_remembered(patch: pytest.MonkeyPatch) -> None:
     apply = Enqueuer.apply
 
     def forgetful(self: Enqueuer, command: Enqueue, now: int, changes: Changes) -> list[tuple[int, str, str]]:
@@ -66,14 +65,14 @@ def a_frame_is_not_remembered(patch: MonkeyPatch) -> None:
     patch.setattr(Enqueuer, "apply", forgetful)
 
 
-def a_restart_begins_no_new_epoch(patch: MonkeyPatch) -> None:
+def a_restart_begins_no_new_epoch(patch: pytest.MonkeyPatch) -> None:
     def begin_epoch(self: Leases, epoch: int) -> None:
         self._next_token = first_token(1)
 
     patch.setattr(Leases, "begin_epoch", begin_epoch)
 
 
-def a_loss_counts_for_what_had_not_started(patch: MonkeyPatch) -> None:
+def a_loss_counts_for_what_had_not_started(patch: pytest.MonkeyPatch) -> None:
     lose = Settler.lose
 
     def harsh(self: Settler, tasks: list[QueuedTask], now: int, changes: Changes) -> None:
@@ -84,7 +83,7 @@ def a_loss_counts_for_what_had_not_started(patch: MonkeyPatch) -> None:
     patch.setattr(Settler, "lose", harsh)
 
 
-def a_floor_is_one_too_far(patch: MonkeyPatch) -> None:
+def a_floor_is_one_too_far(patch: pytest.MonkeyPatch) -> None:
     write = Flow._write_floor
 
     def too_far(self: Flow, floor: int, changes: Changes) -> None:
@@ -93,23 +92,19 @@ def a_floor_is_one_too_far(patch: MonkeyPatch) -> None:
     patch.setattr(Flow, "_write_floor", too_far)
 
 
-def time_passes_before_the_heartbeats_are_read(patch: MonkeyPatch) -> None:
-    tick = BrokerService._tick
-    pump = BrokerService._pump
+def time_passes_before_the_heartbeats_are_read(patch: pytest.MonkeyPatch) -> None:
+    tick, pump = BrokerService._tick, BrokerService._pump
 
     def hasty(self: BrokerService) -> None:
-        patched = MonkeyPatch()
-        patched.setattr(BrokerService, "_pump", lambda self: None)
-        try:
+        with pytest.MonkeyPatch.context() as for_now:
+            for_now.setattr(BrokerService, "_pump", lambda self: None)
             tick(self)
-        finally:
-            patched.undo()
-            pump(self)
+        pump(self)
 
     patch.setattr(BrokerService, "_tick", hasty)
 
 
-def a_settle_does_not_look_at_the_token(patch: MonkeyPatch) -> None:
+def a_settle_does_not_look_at_the_token(patch: pytest.MonkeyPatch) -> None:
     find = Leases.find
 
     def lenient(self: Leases, session: bytes, token: int, index: int) -> QueuedTask | None:
@@ -124,31 +119,25 @@ def a_settle_does_not_look_at_the_token(patch: MonkeyPatch) -> None:
     patch.setattr(Leases, "find", lenient)
 
 
-def a_retry_comes_back_with_its_attempts_forgotten(patch: MonkeyPatch) -> None:
-    add = Timeline.add
-
-    def forgetful(self: Timeline, record: TaskRecord, *rest: object) -> object:
-        record.attempts = 0
-        return add(self, record, *rest)  # type: ignore[arg-type]
-
-    patch.setattr(Timeline, "add", forgetful)
+def a_flow_is_served_to_its_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lane, "_second", lambda self: None)
 
 
-def the_least_urgent_goes_first(patch: MonkeyPatch) -> None:
-    push = Lane._push
+class Planted(NamedTuple):
+    """A bug, and the faults under which it shows."""
 
-    def upside_down(self: Lane, flow: Flow, key: tuple[int, float, int]) -> None:
-        push(self, flow, (255 - key[0], *key[1:]))
-
-    patch.setattr(Lane, "_push", upside_down)
+    plant: Callable[[pytest.MonkeyPatch], None]
+    faults: list[Fault] | None
 
 
-PLANTS: tuple[Plant, ...] = (
-    a_reply_leaves_before_its_commit,
-    a_frame_is_not_remembered,
-    a_restart_begins_no_new_epoch,
-    a_loss_counts_for_what_had_not_started,
-    a_floor_is_one_too_far,
-    time_passes_before_the_heartbeats_are_read,
-    a_settle_does_not_look_at_the_token,
+PLANTED = (
+    Planted(a_reply_leaves_before_its_commit, [Fault.CRASH_AT_COMMIT] * 14),
+    Planted(a_reply_leaves_before_its_sync, [Fault.STALL, Fault.CRASH] * 4),
+    Planted(a_frame_is_not_remembered, [Fault.DROP, Fault.CRASH_AT_COMMIT] * 4),
+    Planted(a_restart_begins_no_new_epoch, None),
+    Planted(a_loss_counts_for_what_had_not_started, [Fault.WORKER] * 6),
+    Planted(a_floor_is_one_too_far, None),
+    Planted(time_passes_before_the_heartbeats_are_read, [Fault.PAUSE] * 6),
+    Planted(a_settle_does_not_look_at_the_token, [Fault.PART, Fault.CRASH] * 3),
+    Planted(a_flow_is_served_to_its_end, []),
 )

@@ -25,9 +25,9 @@ from tq.worker.keeper import LoopKeeper
 from tq.worker.worker import Worker
 
 BROKER = "broker"
-_RESTART_S = (0.1, 5.0)
+_RESTART_S = (0.1, 4.0)
 _WORKER_RESTART_S = 1.0
-_FRAME_TASKS_MAX = 20
+_FRAME_TASKS_MAX = 15
 _SINGLES_MAX = 5
 _WAIT_S = 4.0
 

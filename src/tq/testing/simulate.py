@@ -29,9 +29,6 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=_SEEDS, help=f"how many (default {_SEEDS}); 0: until one fails")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     asked = parser.parse_args(words)
-    # Workers that lose their broker say so, as they should; it is in the trace.
-    logging.getLogger("tq").setLevel(logging.CRITICAL)
-
     seeds = range(asked.first, asked.first + asked.seeds) if asked.seeds else count(asked.first)
     began = said = time.monotonic()
     done = 0
@@ -52,4 +49,6 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Workers that lose their broker say so, as they should; the trace has it.
+    logging.getLogger("tq").setLevel(logging.CRITICAL)
     sys.exit(main())

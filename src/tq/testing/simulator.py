@@ -35,7 +35,7 @@ from tq.testing.workload import Errand, Errands, Kind, Ledger, WentWrong
 
 _FAULTS_S = 25.0
 _FAULTS_MAX = 8
-_STEPS = 8
+_STEPS = 12
 # Deaths of workers are noticed after a lease, poison kills twice: far more than it takes, and no more than that.
 _DRAIN_S = 300.0
 _TRACE_SHOWN = 80
@@ -113,7 +113,9 @@ class _World:
         self._chance = self._new_chance("faults")
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._network = Network(self._new_chance("network"))
-        self._errands = Errands(self._new_chance("errands"), IdMaker(clock.wall, self._new_chance("ids").randbytes).make)
+        self._errands = Errands(
+            self._new_chance("errands"), IdMaker(clock.wall, self._new_chance("ids").randbytes).make
+        )
         self._ledger = Ledger(self._errands, note, self._accuse)
         surroundings = Surroundings(self._network, clock, note, self._accuse)
         heartbeat_ms, lease_ms = self._chance.choice(_HEARTBEAT_AND_LEASE_MS)
@@ -180,8 +182,9 @@ class _World:
 
     async def _end(self) -> None:
         """Leave nothing behind that still runs."""
-        for host in (*self._workers, self._broker):
-            host.end()
+        for worker in self._workers:
+            worker.end()
+        self._broker.end()
         for client in (*self._clients, self._auditor):
             await client.client.close()
         await asyncio.sleep(1)
@@ -235,7 +238,8 @@ class _World:
                 chance.choice(self._workers).crash()
 
     def _some_host(self) -> str:
-        return self._chance.choice([BROKER, *(host.name for host in (*self._workers, *self._clients))])
+        names = [BROKER, *(worker.name for worker in self._workers), *(client.name for client in self._clients)]
+        return self._chance.choice(names)
 
     # ------------------------------------------------------------------ checks
 
