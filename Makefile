@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # What is linted, formatted and type-checked: the folders of these that exist.
 SOURCES := $(wildcard src tests bench examples scripts)
 # Each writes a file of the repository from another and, told --check, fails where the two disagree.
-GENERATORS := scripts/unasync.py
+GENERATORS := scripts/unasync.py scripts/settings_docs.py
 # What `make serve` lets a worker run.
 SERVE_APP ?= examples.stdlib_index:app
 # Extra words for the program behind a target: make test ARGS="-k lease -x".

@@ -3,7 +3,6 @@
 Told --check, it writes nothing and ends with 1 where a file differs from what it would write.
 """
 
-import re
 import sys
 import textwrap
 from pathlib import Path
@@ -19,7 +18,8 @@ DOCUMENT = ROOT / "docs" / "configuration.md"
 HEAD = """\
 # Every setting of every program, with its default; docs/configuration.md says more.
 # A flag (--lease-ms 20s) wins over the environment (TQ_LEASE_MS=20s), the environment over this file.
-# Name the file with --config FILE or in TQ_CONFIG. scripts/settings_docs.py wrote this text.
+# Name the file with --config FILE or in TQ_CONFIG. A line that starts with "#" and a name is the default:
+# take the "#" away to change it. scripts/settings_docs.py wrote this text.
 """
 REQUIRED_EXAMPLE = {"app": "examples.stdlib_index:app"}
 LINE_CHARACTERS_MAX = 100
@@ -32,14 +32,14 @@ def example() -> str:
         lines.append(f"{program}:")
         for setting in settings_of(struct).values():
             lines += textwrap.wrap(
-                explained(program, setting),
+                described(program, setting),
                 LINE_CHARACTERS_MAX,
                 initial_indent="  # ",
                 subsequent_indent="  # ",
                 break_on_hyphens=False,
             )
             value = REQUIRED_EXAMPLE[setting.name] if setting.required else setting.default
-            lines += [f"  # {setting.line(value)}".replace(": null", ":"), ""]
+            lines += [f"  #{setting.line(value)}".replace(": null", ":"), ""]
     return "\n".join(lines)
 
 
@@ -47,13 +47,11 @@ def document(text: str) -> str:
     """Return the text of docs/configuration.md with its tables made anew."""
     for program, struct in PROGRAMS.items():
         rows = [row(program, setting) for setting in settings_of(struct).values()]
-        table = "\n".join(["| setting | flag | default | meaning |", "|---|---|---|---|", *rows])
-        text = re.sub(
-            rf"(<!-- settings: {program} -->\n).*?(<!-- end -->)",
-            lambda found, table=table: f"{found[1]}\n{table}\n\n{found[2]}",
-            text,
-            flags=re.DOTALL,
-        )
+        head, mark, rest = text.partition(f"<!-- settings: {program} -->\n")
+        _, end, tail = rest.partition("<!-- end -->")
+        assert mark, f"{DOCUMENT} has no place for the settings of {program}"
+        table = "\n".join(["| setting | flag | default | allowed | meaning |", "|---|---|---|---|---|", *rows])
+        text = f"{head}{mark}\n{table}\n\n{end}{tail}"
     return text
 
 
@@ -63,14 +61,19 @@ def row(program: str, setting: Setting) -> str:
     default = (
         "required" if setting.required else f"`{setting.spell(setting.default)}`" if setting.default is not None else ""
     )
-    return f"| `{setting.name}` | {flags} | {default} | {explained(program, setting)} |"
+    return f"| `{setting.name}` | {flags} | {default} | {setting.allowed} | {explained(program, setting)} |"
+
+
+def described(program: str, setting: Setting) -> str:
+    """Return what a setting means and what it may be."""
+    allowed = "" if setting.allowed == "text" else f" ({setting.allowed})"
+    return f"{explained(program, setting)}{allowed}"
 
 
 def explained(program: str, setting: Setting) -> str:
-    """Return what a setting means and what it may be."""
+    """Return what a setting means."""
     detail = DETAILS.get(setting.name, "") if program == "broker" else ""
-    allowed = f"({setting.bounds})" if setting.bounds != "text" else ""
-    return " ".join(filter(None, [setting.help, detail, allowed]))
+    return f"{setting.help} {detail}".rstrip()
 
 
 def main() -> int:

@@ -23,7 +23,14 @@ BODY_LINES_MAX = 60
 DUMPING_GROUNDS = {"common", "compat", "helper", "helpers", "misc", "shared", "util", "utils"}
 
 # Source modules without a test module of their own, and what tests them instead.
-TESTED_ELSEWHERE: dict[str, str] = {}
+TESTED_ELSEWHERE: dict[str, str] = {
+    "testing/store_suite.py": "tests/store and tests/testing: every store runs it",
+    "core/version.py": "tests/test_packaging.py: the wheel is named by it",
+    "worker/assignment.py": "tests/worker: values that its other modules work on",
+    "worker/pools/child.py": "tests/worker/pools/test_processes.py: it runs in another process",
+    "worker/pools/pipe.py": "tests/worker/pools/test_processes.py: what a pool and its children say to each other",
+    "worker/pools/pool.py": "tests/worker/pools: each pool is one",
+}
 
 # A path that exists on one developer's machine only. Tests may name a file under /tmp.
 MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(?:home|mnt|opt|root|tmp|Users|work|workspace)/[\w.-]+")

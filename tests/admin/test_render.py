@@ -58,6 +58,12 @@ def test_a_terminal_gets_a_bold_header(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[1m" in printed(ANSWER, Terminal())
 
 
+def test_a_narrow_terminal_folds_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+
+    assert LONG in printed(ANSWER, Terminal())
+
+
 def test_numbers_end_at_the_same_column() -> None:
     lines = [line.rstrip() for line in printed(ANSWER).splitlines() if "mail" in line or "odd" in line]
 

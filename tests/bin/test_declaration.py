@@ -56,6 +56,7 @@ def test_its_names_follow_from_the_fields() -> None:
 )
 def test_its_bounds_are_words(name: str, bounds: str) -> None:
     assert SAMPLE[name].bounds == bounds
+    assert SAMPLE[name].allowed == bounds.partition(" (")[0]
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,21 @@
 """Command lines: what reaches the program, what its help teaches, and how it refuses."""
 
-import os
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+import pydantic  # noqa: F401 - see the test of it below
 import pytest
 from cyclopts import App
 from msgspec import Meta
 
 from tq import __version__
-from tq.bin.declaration import PREFIX, settings_of
+from tq.bin.declaration import settings_of
 from tq.bin.flags import EXIT_USAGE, program, program_of_commands, start
 from tq.bin.settings import Loaded
 from tq.broker.config import BrokerSettings
 from tq.worker.config import WorkerSettings
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(PREFIX)]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("COLUMNS", "100")
 
 
 def broker(*words: str, seen: list[BrokerSettings] | None = None) -> int:
@@ -121,6 +115,15 @@ def test_a_wrong_command_line_is_told_on_standard_error(
     assert "Try `tq-broker --help`." in err
 
 
+def test_pydantic_being_loaded_changes_no_message(capsys: pytest.CaptureFixture[str]) -> None:
+    # cyclopts hands the values of flags to pydantic, once anything has imported that.
+    assert "pydantic" in sys.modules
+
+    broker("--lease-ms", "soon", "--durability", "sync")
+
+    assert "--lease-ms must be 500ms to 1h" in capsys.readouterr().err
+
+
 def test_help_has_every_option_with_its_bounds_and_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert broker("--help") == 0
 
@@ -142,7 +145,7 @@ def test_help_teaches_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
         "Sync loses nothing.",
         "A flag wins over the environment",
         "section broker of a YAML file",
-        "TQ_LOG_LEVEL",
+        "TQ_LOG_FORMAT for --log-format",
         "Examples: tq-broker",
         "--print-config",
         "--config",

@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -16,17 +15,6 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
 
 
 def test_json_has_an_object_a_line_with_the_fields_of_the_entry() -> None:
@@ -89,6 +77,16 @@ def test_an_exception_is_told_with_its_traceback(form: str) -> None:
         logging.getLogger("b").exception("failed")
 
     assert stream.getvalue().count("ZeroDivisionError: division by zero") == 2
+
+
+def test_what_a_task_says_does_not_steer_the_terminal() -> None:
+    stream = Terminal()
+    configure("info", "console", stream)
+
+    logging.getLogger("b").error("failed: \x1b[2Jgone", exc_info=ValueError("\x1b[2Jgone"))
+
+    assert "\x1b[2J" not in stream.getvalue()
+    assert stream.getvalue().count(r"\x1b[2Jgone") == 2
 
 
 @pytest.mark.parametrize("form", ["json", "console"])

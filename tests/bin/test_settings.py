@@ -171,6 +171,11 @@ def test_a_name_that_is_like_none_gets_the_list(tmp_path: Path) -> None:
         ("broker: 3", "broker must hold settings"),
         ("broker: [data]", "broker must hold settings"),
         ("3: {}", "3 is no section"),
+        ("broker: &b {data: *b}", "must be text"),
+        ("broker: {[data]: x}", "is not YAML"),
+        ("a: 1\n---\nb: 2", "is not YAML"),
+        ("broker: {queues_max: 1, queues_max: 2}", "line 1: 'queues_max' is there a second time"),
+        ("broker: {}\nworker: {}\nbroker: {}", "line 3: 'broker' is there a second time"),
     ],
 )
 def test_a_file_of_another_shape_is_refused(text: str, complaint: str, tmp_path: Path) -> None:

@@ -2,20 +2,19 @@
 
 import pytest
 
-from tq.broker.config import BrokerSettings, check_exposure, is_loopback, parse_address
+from tq.broker.config import Address, BrokerSettings, check_exposure, is_loopback, parse_address
 from tq.core.errors import ConfigError
-from tq.protocol.endpoints import Endpoint
 
 
 @pytest.mark.parametrize(
     "text, address",
     [
-        ("127.0.0.1:7766", Endpoint("127.0.0.1", 7766)),
-        ("localhost:0", Endpoint("localhost", 0)),
-        ("[::1]:65535", Endpoint("::1", 65_535)),
+        ("127.0.0.1:7766", Address("127.0.0.1", 7766)),
+        ("localhost:0", Address("localhost", 0)),
+        ("[::1]:65535", Address("::1", 65_535)),
     ],
 )
-def test_an_address_is_a_host_and_a_port(text: str, address: Endpoint) -> None:
+def test_an_address_is_a_host_and_a_port(text: str, address: Address) -> None:
     assert parse_address(text) == address
     assert str(address) == text
 

@@ -31,9 +31,7 @@ def test_a_message_survives_the_way(message: msgspec.Struct) -> None:
 def test_fields_that_a_later_version_appends_are_skipped() -> None:
     later = msgspec.msgpack.encode(["reason", "a field of version 9", [1, 2]])
 
-    assert decode_message(Type.GOING_AWAY, later) == decode_message(
-        Type.GOING_AWAY, msgspec.msgpack.encode(["reason"])
-    )
+    assert decode_message(Type.GOING_AWAY, later) == decode_message(Type.GOING_AWAY, msgspec.msgpack.encode(["reason"]))
 
 
 @pytest.mark.parametrize(
@@ -70,9 +68,7 @@ def test_what_cannot_be_decoded_is_a_violation(kind: int, body: bytes) -> None:
 
 
 def test_a_violation_names_the_message_and_the_place() -> None:
-    with pytest.raises(
-        RemoteProtocolError, match=r"Enqueue cannot be decoded: max_attempts must be 1 to 1000; got 0"
-    ):
+    with pytest.raises(RemoteProtocolError, match=r"Enqueue cannot be decoded: max_attempts must be 1 to 1000; got 0"):
         decode_message(Type.ENQUEUE, msgspec.msgpack.encode([FRAME_ID, [["n", "q", 1, 1, 1, [0]]], []]))
 
 
@@ -84,12 +80,8 @@ def test_random_bytes_are_a_message_or_a_violation(kind: int, body: bytes) -> No
         return
 
 
-@given(
-    message=st.sampled_from(EXAMPLES), places=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)))
-)
-def test_a_damaged_message_is_a_message_or_a_violation(
-    message: msgspec.Struct, places: list[tuple[int, int]]
-) -> None:
+@given(message=st.sampled_from(EXAMPLES), places=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255))))
+def test_a_damaged_message_is_a_message_or_a_violation(message: msgspec.Struct, places: list[tuple[int, int]]) -> None:
     body = bytearray(body_of(message))
     for place, value in places:
         body[place % len(body)] = value

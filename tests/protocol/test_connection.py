@@ -6,6 +6,7 @@ from hypothesis import given, strategies as st
 
 from tests.upgrade.wire import EXAMPLES, ID_1, INFO, SECRET, SESSION
 from tq.core.errors import (
+    BatchTooLarge,
     InvalidArgument,
     LocalProtocolError,
     Overloaded,
@@ -74,9 +75,7 @@ def test_a_request_is_answered_under_its_correlation_id() -> None:
 
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
-def test_a_role_sends_what_its_row_of_the_table_lists_and_nothing_else(
-    role: Role, message: msgspec.Struct
-) -> None:
+def test_a_role_sends_what_its_row_of_the_table_lists_and_nothing_else(role: Role, message: msgspec.Struct) -> None:
     conn = opened(role)
     number = TYPE_OF[type(message)]
     correlation = 0 if number in NOTICES else 5
@@ -100,9 +99,7 @@ def test_a_role_sends_what_its_row_of_the_table_lists_and_nothing_else(
         (Hello(MAGIC, VERSION, Role.KEEPER, "", SESSION, None), 1, "without its session and secret"),
     ],
 )
-def test_a_bad_first_message_ends_the_conversation(
-    message: msgspec.Struct, correlation: int, complaint: str
-) -> None:
+def test_a_bad_first_message_ends_the_conversation(message: msgspec.Struct, correlation: int, complaint: str) -> None:
     conn = ServerConnection()
 
     with pytest.raises(RemoteProtocolError) as caught:
@@ -141,9 +138,7 @@ def test_nothing_may_be_sent_between_hello_and_welcome() -> None:
         (m.Ping(), 9, "PING has already"),
     ],
 )
-def test_the_rules_of_correlation_ids_are_kept(
-    message: msgspec.Struct, correlation: int, complaint: str
-) -> None:
+def test_the_rules_of_correlation_ids_are_kept(message: msgspec.Struct, correlation: int, complaint: str) -> None:
     conn = opened()
     sent(conn, m.Ping(), 9)
 
@@ -255,6 +250,17 @@ def test_a_reply_that_nobody_waits_for_is_our_own_bug(
         conn.reply(correlation, message)
 
 
+def test_an_answer_that_no_peer_would_read_can_only_be_refused() -> None:
+    conn = opened()
+    sent(conn, m.Ping(), 2)
+
+    with pytest.raises(BatchTooLarge, match="ask for less"):
+        conn.reply(2, m.Pong("x" * (1 << 20), 0))
+
+    assert said(conn.refuse(2, BatchTooLarge("")))
+    assert conn.state is ConnectionState.OPEN
+
+
 def test_a_request_is_answered_once() -> None:
     conn = opened()
     sent(conn, m.Ping(), 2)
@@ -323,9 +329,7 @@ def test_a_connection_that_has_ended_takes_and_gives_nothing() -> None:
         )
     ),
 )
-def test_whatever_a_peer_sends_it_gets_last_words_or_is_understood(
-    opened_first: bool, reads: list[bytes]
-) -> None:
+def test_whatever_a_peer_sends_it_gets_last_words_or_is_understood(opened_first: bool, reads: list[bytes]) -> None:
     conn = opened() if opened_first else ServerConnection()
 
     for data in reads:

@@ -94,9 +94,7 @@ def test_a_long_frame_in_short_reads_is_copied_once_and_not_at_each_read() -> No
     body = bytes(1_000_000)
     wire = encode_frame(5, 1, body)
 
-    read = [
-        frame for start in range(0, len(wire), 1_000) for frame in reader.feed(wire[start : start + 1_000])
-    ]
+    read = [frame for start in range(0, len(wire), 1_000) for frame in reader.feed(wire[start : start + 1_000])]
 
     assert read == [Frame(5, 1, body)]
     # The header is looked at when it is complete, the frame when it is.

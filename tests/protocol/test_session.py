@@ -87,9 +87,7 @@ def test_a_refusal_that_closes_ends_the_conversation_too() -> None:
     events = pair.session.receive(pair.broker.refuse(refused, broker_error("internal", "a bug")))
 
     assert [type(event) for event in events] == [Refused, Dismissed]
-    assert all(
-        isinstance(event.error, InternalError) for event in events if isinstance(event, Refused | Dismissed)
-    )
+    assert all(isinstance(event.error, InternalError) for event in events if isinstance(event, Refused | Dismissed))
     assert pair.session.state is ConnectionState.CLOSING
     assert pair.session.lost() == [other]
 
@@ -99,9 +97,7 @@ def test_pushes_come_in_their_place_among_the_replies() -> None:
     correlation = pair.call(m.Ping())
 
     events = pair.session.receive(
-        pair.broker.push(m.Results([]))
-        + pair.broker.reply(correlation, PONG)
-        + pair.broker.push(m.GoingAway("stop"))
+        pair.broker.push(m.Results([])) + pair.broker.reply(correlation, PONG) + pair.broker.push(m.GoingAway("stop"))
     )
 
     assert events == [Push(m.Results([])), Reply(correlation, PONG), Push(m.GoingAway("stop"))]
@@ -204,9 +200,7 @@ def test_a_reply_in_the_same_read_as_a_violation_is_not_lost() -> None:
     assert [type(event) for event in events] == [Reply, Dismissed]
 
 
-@pytest.mark.parametrize(
-    "wire", [encode_message(PONG, 1), encode_message(WELCOME, 2), encode_message(WELCOME, 0)]
-)
+@pytest.mark.parametrize("wire", [encode_message(PONG, 1), encode_message(WELCOME, 2), encode_message(WELCOME, 0)])
 def test_anything_but_a_welcome_after_the_hello_is_a_violation(wire: bytearray) -> None:
     session = ClientSession(HELLO)
     session.start()
@@ -306,9 +300,7 @@ def test_every_request_comes_back_exactly_once(data: st.DataObject) -> None:
             case "expire":
                 back += pair.session.expired(now)
             case "noise":
-                wire = data.draw(
-                    st.binary(max_size=20) | st.sampled_from(EXAMPLES).map(lambda e: encode_message(e, 3))
-                )
+                wire = data.draw(st.binary(max_size=20) | st.sampled_from(EXAMPLES).map(lambda e: encode_message(e, 3)))
                 back += came_back(pair.session.receive(bytes(wire)))
             case answer:
                 if not open_at_broker:

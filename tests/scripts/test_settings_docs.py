@@ -19,8 +19,8 @@ TEXT = EXAMPLE.read_text(encoding="utf-8")
 
 
 def uncommented() -> str:
-    """The example with each `# name: value` line put in force."""
-    return re.sub(r"^  # (\w+:( .*)?)$", r"  \1", TEXT, flags=re.MULTILINE)
+    """The example with each `#name: value` line put in force."""
+    return re.sub(r"^  #(\w+:( .*)?)$", r"  \1", TEXT, flags=re.MULTILINE)
 
 
 def test_the_example_is_the_written_one() -> None:

@@ -76,7 +76,6 @@ QUEUE = QueueView(
     cancelled_total=11,
     purged_total=12,
     purging=True,
-    ready_by_priority={212: 1},
     names_unserved=["mail.check"],
 )
 WORKER = WorkerView(
@@ -125,9 +124,7 @@ EXAMPLES: list[msgspec.Struct] = [
         INFO,
         [m.Held(1 << 40, indexes=[0, 1], started=[1])],
     ),
-    m.Welcome(
-        1, "tq-broker 0.1.0", AT, m.Limits(1 << 20, 1 << 18, 1_000, 2_000, 10_000), True, [(1 << 40, 0)]
-    ),
+    m.Welcome(1, "tq-broker 0.1.0", AT, m.Limits(1 << 20, 1 << 18, 1_000, 2_000, 10_000), True, [(1 << 40, 0)]),
     m.Error("overloaded", "too many requests", retryable=True, closes=False, retry_after_ms=100),
     m.Ok(),
     m.Ping(),
@@ -147,9 +144,7 @@ EXAMPLES: list[msgspec.Struct] = [
     m.Subscribe([("mail", 4), ("default", 1)], weighted=True),
     m.Window(100, 1 << 20),
     m.Deliver((1 << 40) + 1, True, [msgspec.Raw(msgspec.msgpack.encode(RECORD))]),
-    m.Settle(
-        [((1 << 40) + 1, 0, b"\x01"), ((1 << 40) + 1, 1, None)], [m.Failure(1 << 40, 2, FAILURE, 250, True)]
-    ),
+    m.Settle([((1 << 40) + 1, 0, b"\x01"), ((1 << 40) + 1, 1, None)], [m.Failure(1 << 40, 2, FAILURE, 250, True)]),
     m.Settled([((1 << 40) + 1, 1)]),
     m.Started([(1 << 40, 2)]),
     m.Release([(1 << 40, 3)]),

@@ -3,7 +3,7 @@
 import pytest
 
 from tq.core.errors import ConfigError
-from tq.worker.config import QueueWeight, WorkerSettings, parse_queues
+from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_queues
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,9 @@ from tq.worker.config import QueueWeight, WorkerSettings, parse_queues
     ],
 )
 def test_queues_are_names_with_weights(text: str, queues: list[QueueWeight]) -> None:
-    assert parse_queues(text) == queues
+    served = parse_queues(text)
+
+    assert served == ServedQueues(queues, weighted=":" in text.removeprefix("eu:"))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
     url: Annotated[str, Meta(description="Where the broker is, tq://HOST:PORT[,HOST:PORT].")] = "tq://127.0.0.1:7766"
     json: Annotated[bool, Meta(description="Print one JSON document instead of a table; an error is one too.")] = False
     timeout_ms: Annotated[int, Meta(ge=100, le=10 * MINUTE, description="How long to wait for the broker.")] = (
-        10 * SECOND
+        5 * SECOND
     )
 
     def __post_init__(self) -> None:

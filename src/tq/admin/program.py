@@ -36,7 +36,7 @@ class Failure(NamedTuple):
 
 
 def add_commands(app: App) -> None:
-    """Give *app* the commands of tq-admin, in the order in which help lists them."""
+    """Give *app* the commands of tq-admin."""
     for command in (ping, stats, queues, queue, tasks, task, workers, dead):
         app.command(command)
 

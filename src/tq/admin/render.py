@@ -1,7 +1,7 @@
 """Output: answers and errors as text for people or as one JSON document for programs.
 
 Invariant: nothing that comes from the broker reaches the terminal as a control character,
-and where the output is no terminal there is neither colour nor a cut.
+a row is one line however narrow the terminal, and where there is none there is no colour.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-# Wider than any listing: what is piped into another program is never folded.
+# Wider than any listing: a row is a line, and an id folded into a narrow column could not be copied.
 _ENDLESS = 10_000
 
 
@@ -93,4 +93,4 @@ def _text(cell: Cell) -> str:
 def _console(stream: TextIO) -> "Console":
     from rich.console import Console  # noqa: PLC0415 - as above.
 
-    return Console(file=stream, width=None if stream.isatty() else _ENDLESS, highlight=False)
+    return Console(file=stream, width=_ENDLESS, highlight=False)

@@ -20,7 +20,7 @@ EXAMPLES = """\
     tq-admin tasks --state running --limit 10
     tq-admin dead list --queue mail --json
     tq-admin dead redrive --queue mail
-    tq-admin --url tq://10.0.0.5:7766 task show 018f4e2c-7b1a-7000-8000-3f2a9c1b5d6e
+    tq-admin --url tq://10.0.0.5:7766 task show ID
 
 Exit codes: 0 done, 1 refused or not found, 2 wrong usage, 3 no broker answered."""
 

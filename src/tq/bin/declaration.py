@@ -71,14 +71,18 @@ class Setting(NamedTuple):
         return f"{self.spell(self.low)} to {self.spell(self.high)}" if self.kind is int else ""
 
     @property
+    def allowed(self) -> str:
+        """What it may be, in words."""
+        if self.kind is bool:
+            return "true or false"
+        return _either([part for part in (self.limits, *self.words) if part]) or "text"
+
+    @property
     def bounds(self) -> str:
-        """What it may be, as the end of "must be ..."."""
-        unit = f" (in {self.unit.name}, or such as {self.unit.example})" if self.unit.name else ""
-        number = f"{self.limits}{unit}" if self.limits else ""
-        choices = [part for part in (number, *self.words) if part]
-        if choices:
-            return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
-        return "true or false" if self.kind is bool else "text"
+        """The same, with how a quantity may be written: the end of "must be ..."."""
+        if not self.unit.name:
+            return self.allowed
+        return self.allowed.replace(self.limits, f"{self.limits} (in {self.unit.name}, or such as {self.unit.example})")
 
     def parse(self, value: object) -> object:
         """Return *value*, from a file's data or the text of a flag or variable, as the struct holds it.
@@ -129,6 +133,11 @@ class Setting(NamedTuple):
         if isinstance(value, int):
             return spell_quantity(value, self.unit)
         return "" if value is None else str(value)
+
+
+def _either(choices: list[str]) -> str:
+    """Return ``a, b or c``."""
+    return " or ".join(filter(None, [", ".join(choices[:-1]), *choices[-1:]]))
 
 
 def settings_of(struct: type[msgspec.Struct]) -> dict[str, Setting]:

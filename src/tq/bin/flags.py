@@ -8,15 +8,16 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from cyclopts import App, CycloptsError, Group, Parameter, Token
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from tq import __version__
 from tq.bin.declaration import Setting, settings_of
 from tq.bin.settings import Loaded, config_file, effective, load
-from tq.core.errors import ConfigError
+from tq.core.errors import UsageError
 
 EXIT_USAGE = 2
 """The exit code for a command line, a variable or a file that cannot be meant; as in most shells' tools."""
@@ -24,8 +25,8 @@ EXIT_USAGE = 2
 S = TypeVar("S", bound=msgspec.Struct)
 
 _PRECEDENCE = (
-    "Every option can also be set by an environment variable (TQ_LOG_LEVEL for --log-level) and in the "
-    "section {section} of a YAML file (log_level: info). A flag wins over the environment, the environment "
+    "Every option can also be set by an environment variable ({variable} for {flag}) and in the "
+    "section {section} of a YAML file ({line}). A flag wins over the environment, the environment "
     "over the file, the file over the default; an option that does not exist is an error in each. Numbers "
     "may carry a unit: 250ms, 10s, 5m, 1h, 30d; 64KiB, 10MiB, 2GiB."
 )
@@ -45,7 +46,7 @@ def program(
 
     *details* adds to the help of single settings, by name, what the declaration cannot know.
     """
-    app = _cli(name, purpose, examples)
+    app = _cli(name, struct, purpose, examples)
     app.default(_command(name, struct, lambda loaded, _words: run(loaded), details or {}))
     return app
 
@@ -62,7 +63,7 @@ def program_of_commands(
 
     *run* gets the returned app, which is where the commands are added, and the words that are not settings.
     """
-    app = _cli(name, purpose, examples)
+    app = _cli(name, struct, purpose, examples)
     words = inspect.Parameter(
         "words",
         inspect.Parameter.VAR_POSITIONAL,
@@ -100,9 +101,15 @@ def _command(
     return command
 
 
-def _cli(name: str, purpose: str, examples: str) -> App:
+def _cli(name: str, struct: type[msgspec.Struct], purpose: str, examples: str) -> App:
     """Return an empty command line in the product's manner: errors are raised, never printed in a box."""
-    precedence = _PRECEDENCE.format(section=name.removeprefix("tq-"))
+    *_, last = settings_of(struct).values()
+    precedence = _PRECEDENCE.format(
+        section=name.removeprefix("tq-"),
+        variable=last.variable,
+        flag=last.flag,
+        line=f"{last.name}: {last.spell(last.default)}",
+    )
     app = App(
         name=name,
         help=purpose,
@@ -121,19 +128,21 @@ def _cli(name: str, purpose: str, examples: str) -> App:
 def parameters(struct: type[msgspec.Struct], details: Mapping[str, str]) -> list[inspect.Parameter]:
     """Return one keyword parameter for each setting of *struct*; None is what an absent flag leaves in it."""
     declared = settings_of(struct).values()
-    groups = {setting.group: Group.create_ordered(setting.group) for setting in declared}
+    names = dict.fromkeys(setting.group for setting in declared)
+    groups = {name: Group(name, sort_key=place) for place, name in enumerate(names)}
     return [
         inspect.Parameter(
             setting.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                _annotation(setting) | None,
+                # Text, whatever it means: `Setting.parse` reads it.
+                (bool if setting.kind is bool else str) | None,
                 Parameter(
                     name=[name for name in (setting.flag, setting.short) if name],
                     help=_help(setting, details.get(setting.name, "")),
                     group=groups[setting.group],
-                    converter=None if setting.kind is bool else _as_text,
+                    metavar=None if setting.kind is bool else _form(setting),
                     show_default=False,
                 ),
             ],
@@ -150,7 +159,8 @@ def _own_parameters() -> list[inspect.Parameter]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None, Parameter(help="YAML file to read settings from; else $TQ_CONFIG.", group=_ABOUT)
+                str | None,
+                Parameter(help="YAML file to read settings from; else $TQ_CONFIG.", group=_ABOUT, metavar="FILE"),
             ],
         ),
         inspect.Parameter(
@@ -159,22 +169,22 @@ def _own_parameters() -> list[inspect.Parameter]:
             default=False,
             annotation=Annotated[
                 bool,
-                Parameter(help="Print the settings in effect and their sources, and end.", group=_ABOUT, negative=""),
+                Parameter(
+                    help="Print the settings in effect and their sources, and end.",
+                    group=_ABOUT,
+                    negative="",
+                    show_default=False,
+                ),
             ],
         ),
     ]
 
 
-def _annotation(setting: Setting) -> Any:  # noqa: ANN401 - a type made at run time has no better one.
-    """Return the type by which cyclopts names what a flag takes."""
-    if setting.words and setting.kind is not int:
-        return Literal[setting.words]
-    return str if setting.words else setting.kind
-
-
-def _as_text(_kind: object, tokens: Sequence[Token]) -> str:
-    """Keep a flag's value as it was written: `Setting.parse` reads it."""
-    return tokens[0].value
+def _form(setting: Setting) -> str:
+    """Return what stands for the value of a flag in its help."""
+    number = {"ms": "DURATION", "bytes": "SIZE"}.get(setting.unit.name, "NUMBER")
+    kind = {int: number, Path: "PATH"}.get(setting.kind, "" if setting.words else "TEXT")
+    return "|".join(filter(None, [kind, *setting.words]))
 
 
 def _help(setting: Setting, detail: str) -> str:
@@ -188,7 +198,7 @@ def start(app: App, arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(given)
-    except (ConfigError, CycloptsError) as error:
+    except (CycloptsError, UsageError) as error:
         name = app.name[0]
         print(f"{name}: {error}\nTry `{name} --help`.", file=sys.stderr)
         return EXIT_USAGE

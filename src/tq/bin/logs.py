@@ -13,7 +13,9 @@ from typing import TextIO
 
 import msgspec
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
+
+from tq.admin.render import printable
 
 
 def configure(level: str, form: str, stream: TextIO | None = None, filters: Iterable[logging.Filter] = ()) -> None:
@@ -59,14 +61,18 @@ def configure(level: str, form: str, stream: TextIO | None = None, filters: Iter
 
 def _rendering(form: str, stream: TextIO) -> list[Processor]:
     """Return the processors that make an entry a line."""
-    if form == "console":
-        return [
-            structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
-        ]
+    if form == "json":
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_as_json)]
     return [
         structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer(serializer=_as_json),
+        _without_control_characters,
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback),
     ]
+
+
+def _without_control_characters(_logger: object, _method: str, entry: EventDict) -> EventDict:
+    """Spell control characters out: what a task says must not steer the terminal of who reads it."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in entry.items()}
 
 
 def _as_json(entry: object, **_options: object) -> str:

@@ -151,8 +151,21 @@ def _read(file: Path) -> dict[str, dict[str, object] | None]:
     """Return the sections of a settings file."""
     import yaml  # noqa: PLC0415 - 30 ms that a program without a settings file need not spend.
 
+    def check_repeats(mapping: yaml.Node | None) -> list[yaml.Node]:
+        """Refuse what YAML forbids and its library lets pass, the second of two names; return what they name."""
+        pairs = mapping.value if isinstance(mapping, yaml.MappingNode) else []
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if str(key.value) in seen:
+                raise ConfigError(f"{file}, line {key.start_mark.line + 1}: {key.value!r} is there a second time")
+            seen.add(str(key.value))
+        return [value for _, value in pairs]
+
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        for section in check_repeats(yaml.compose(text, Loader=yaml.SafeLoader)):
+            check_repeats(section)
+        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the settings file {file} cannot be read: {error}") from error
     except yaml.YAMLError as error:

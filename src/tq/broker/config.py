@@ -6,7 +6,7 @@ a broker builds it in code.  A name's last word is its unit, where it has one.
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -14,7 +14,6 @@ from msgspec import Meta
 from tq.core.errors import ConfigError
 from tq.core.task import PAYLOAD_BYTES_DEFAULT_MAX, PAYLOAD_BYTES_LIMIT
 from tq.core.times import DAY, HOUR, MINUTE, SECOND
-from tq.protocol.endpoints import Endpoint
 from tq.protocol.frames import FRAME_BYTES_MAX
 
 _KIB = 1024
@@ -186,7 +185,17 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-def parse_address(text: str) -> Endpoint:
+class Address(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
     """Return the address written ``HOST:PORT``, an IPv6 host in brackets.
 
     Raises:
@@ -199,7 +208,7 @@ def parse_address(text: str) -> Endpoint:
         raise ValueError(f"listen must be HOST:PORT, such as 127.0.0.1:7766 or [::1]:7766; got {text!r}")
     if not (port.isascii() and port.isdigit() and int(port) <= 65_535):
         raise ValueError(f"listen must end in a port, 0 to 65535; got {text!r}")
-    return Endpoint(bare, int(port))
+    return Address(bare, int(port))
 
 
 def is_loopback(host: str) -> bool:

@@ -260,6 +260,8 @@ class BrokerService:
 
     def _serve(self, session: Session, bytes_max: int) -> None:
         """Give *session* its turn."""
+        if session.violation is not None:
+            session.void()  # a violation voids what came before it and was not served yet
         served = 0
         while session.inbox and served < bytes_max and not session.writing_paused:
             frame = session.take()
@@ -272,7 +274,7 @@ class BrokerService:
             self._answer(session, request)
             if session.conn.state is ConnectionState.CLOSING:
                 self._batch.closing.append(session)
-                session.inbox.clear()
+                session.void()
                 return
         if session.violation is not None:
             self._dismiss(session, session.violation)
@@ -284,15 +286,15 @@ class BrokerService:
         batch.bytes_in += request.size
         try:
             reply = ANSWERS[request.kind](self, session, request.message, self._clock.now(), batch.changes)
+            data = None if reply is None else session.conn.reply(request.correlation, reply)
         except BrokerError as error:
             if request.correlation:
                 batch.say(session, session.conn.refuse(request.correlation, error))
             else:
                 batch.say(session, session.conn.dismiss(error))
             return
-        if reply is None:
+        if data is None:
             return
-        data = session.conn.reply(request.correlation, reply)
         if request.kind is Type.HEARTBEAT:
             session.write(data)  # it promises nothing that a stalled disk could delay
         else:
@@ -302,7 +304,7 @@ class BrokerService:
         self._log.warning("connection.violation", peer=session.peer, error=str(violation))
         self._batch.say(session, session.conn.last_words)
         self._batch.closing.append(session)
-        session.inbox.clear()
+        session.void()
 
     def _apply_quietly(self, command: Unwait | Disconnect) -> None:
         self.engine.apply(command, self._clock.now(), self._batch.changes)

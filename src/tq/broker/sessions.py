@@ -102,9 +102,7 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
-        self._host.may_buffer(-self._inbox_bytes)
-        self._inbox_bytes = 0
-        self.inbox.clear()
+        self.void()
         self.conn.ended()
         self._transport = None
         self._host.closed(self)
@@ -131,6 +129,12 @@ class Session(asyncio.Protocol):
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
         return frame
+
+    def void(self) -> None:
+        """Drop what waits in the inbox: the conversation has ended."""
+        self._host.may_buffer(-self._inbox_bytes)
+        self._inbox_bytes = 0
+        self.inbox.clear()
 
     def write(self, data: bytes | bytearray) -> None:
         """Write *data* if the peer is still there; one that has left too much unread is cut off."""

@@ -17,6 +17,7 @@ import msgspec
 
 from tq.core.errors import (
     CODES,
+    BatchTooLarge,
     BrokerError,
     FrameTooLarge,
     LocalProtocolError,
@@ -25,7 +26,7 @@ from tq.core.errors import (
     UnsupportedVersion,
 )
 from tq.protocol.codec import decode_message, encode_message
-from tq.protocol.frames import FRAME_BYTES_MAX, Frame, FrameReader, FrameTooLong
+from tq.protocol.frames import FRAME_BYTES_MAX, HEADER_BYTES, Frame, FrameReader, FrameTooLong
 from tq.protocol.messages import MAGIC, MESSAGES, TYPE_OF, VERSION, Error, Hello, Role, Type, Welcome
 from tq.protocol.states import NOTICES, PUSHED_TO, SENT_BY, TRANSITIONS, ConnectionState, Event
 
@@ -92,9 +93,7 @@ class ServerConnection:
             LocalProtocolError: The connection is closing: the frames that were left are void.
         """
         if self.state is ConnectionState.CLOSING or self.state is ConnectionState.CLOSED:
-            raise LocalProtocolError(
-                f"the connection is {self.state.value}: a frame left over from it is void"
-            )
+            raise LocalProtocolError(f"the connection is {self.state.value}: a frame left over from it is void")
         try:
             return self._decode(frame)
         except RemoteProtocolError as violation:
@@ -148,6 +147,7 @@ class ServerConnection:
         """Return the bytes of the answer to a request; empty when the connection no longer sends.
 
         Raises:
+            BatchTooLarge: The answer is longer than peers read; the request may still be refused.
             LocalProtocolError: Nothing waits under *correlation*, or for an answer of another kind.
         """
         if self._is_silent():
@@ -158,12 +158,17 @@ class ServerConnection:
             raise LocalProtocolError(
                 f"{type(message).__name__} for correlation id {correlation}, under which {waiting} waits"
             )
+        data = encode_message(message, correlation)
+        if len(data) - HEADER_BYTES > FRAME_BYTES_MAX:
+            raise BatchTooLarge(
+                f"the answer has {len(data) - HEADER_BYTES} bytes; a frame has {FRAME_BYTES_MAX} at most: ask for less"
+            )
         del self._unanswered[correlation]
         if isinstance(message, Welcome):
             self._move(Event.WELCOME)
             assert self.role is not None
             self._accepted = SENT_BY[self.role]
-        return encode_message(message, correlation)
+        return data
 
     def refuse(self, correlation: int, error: BrokerError) -> bytearray:
         """Return the bytes of a refusal; the connection is closing after a code that closes.
@@ -177,9 +182,7 @@ class ServerConnection:
             return bytearray()
         request = self._unanswered.pop(correlation, None)
         if request is None:
-            raise LocalProtocolError(
-                f"a refusal for correlation id {correlation}, under which nothing waits: {error}"
-            )
+            raise LocalProtocolError(f"a refusal for correlation id {correlation}, under which nothing waits: {error}")
         closes = CODES[error.code].closes or request is Type.HELLO
         if closes:
             self._end_conversation()

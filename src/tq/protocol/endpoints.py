@@ -9,9 +9,7 @@ SCHEME = "tq://"
 PORT_DEFAULT = 7766
 _PORT_MAX = 65_535
 # An address of IPv6 stands in brackets, so that its colons are not taken for the port's.
-_ADDRESS = re.compile(
-    r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\s\[\]:/@?#,]+))(?::(?P<port>[^:]*))?\Z"
-)
+_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\s\[\]:/@?#,]+))(?::(?P<port>[^:]*))?\Z")
 
 
 class Endpoint(NamedTuple):

@@ -218,9 +218,7 @@ class ClientSession:
             events.append(self._dismissed(decode_message(kind, body)))
             return
         if kind != Type.WELCOME or correlation != _HELLO_CORRELATION:
-            raise RemoteProtocolError(
-                f"message number {kind} with correlation id {correlation} for a welcome"
-            )
+            raise RemoteProtocolError(f"message number {kind} with correlation id {correlation} for a welcome")
         welcome = decode_message(kind, body)
         assert isinstance(welcome, Welcome)
         if welcome.version != VERSION:
@@ -247,9 +245,7 @@ class ClientSession:
         pending = self._pending.get(correlation)
         number = self._expired.get(correlation) if pending is None else pending.number
         if number is None:
-            raise RemoteProtocolError(
-                f"message number {kind} answers request {correlation}, which was not sent"
-            )
+            raise RemoteProtocolError(f"message number {kind} answers request {correlation}, which was not sent")
         message = decode_message(kind, body)
         if type(message) is not MESSAGES[number].reply and not isinstance(message, Error):
             raise RemoteProtocolError(f"{type(message).__name__} answers {number.name}")

@@ -121,7 +121,14 @@ class QueueWeight(NamedTuple):
     weight: int = 1
 
 
-def parse_queues(text: str) -> list[QueueWeight]:
+class ServedQueues(NamedTuple):
+    """The queues to serve; ``weighted`` if a weight was written, even if all are 1."""
+
+    queues: list[QueueWeight]
+    weighted: bool
+
+
+def parse_queues(text: str) -> ServedQueues:
     """Return the queues written ``high:4,default``; a weight left out is 1.
 
     A name may itself hold colons: only a last part that is a number is a weight.
@@ -130,9 +137,12 @@ def parse_queues(text: str) -> list[QueueWeight]:
         ValueError: A name or a weight is not allowed, or a queue is named twice.
     """
     found: dict[str, QueueWeight] = {}
+    weighted = False
     for part in text.split(","):
         name, colon, weight = part.strip().rpartition(":")
-        if not (colon and weight.isascii() and weight.isdigit()):
+        if colon and weight.isascii() and weight.isdigit():
+            weighted = True
+        else:
             name, weight = part.strip(), "1"
         check_queue_name(name)
         if not 1 <= int(weight) <= WEIGHT_MAX:
@@ -140,4 +150,4 @@ def parse_queues(text: str) -> list[QueueWeight]:
         if name in found:
             raise ValueError(f"queues: {name!r} is named twice in {text!r}")
         found[name] = QueueWeight(name, int(weight))
-    return list(found.values())
+    return ServedQueues(list(found.values()), weighted)

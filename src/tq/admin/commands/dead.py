@@ -57,8 +57,8 @@ def purge(
     """Forget dead letters for good."""
     named = _which(task_ids, queue)
     if not yes:
-        count = operator.queue(queue).dead if named is None else len(named)
-        of_queue = f" of queue {queue}" if queue else ""
+        count = operator.queue(queue).dead if queue is not None else len(task_ids)
+        of_queue = "" if queue is None else f" of queue {queue}"
         if not operator.confirm(f"Forget {counted(count, 'dead letter')}{of_queue} for good?"):
             raise Declined("no dead letter was purged")
     purged = operator.client.control_dead(DeadAction.PURGE, queue, named)

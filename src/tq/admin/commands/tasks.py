@@ -112,7 +112,7 @@ def cancel(*task_ids: Id, operator: Operated) -> Answer:
     refused = operator.client.cancel(named)
     gone = [format_id(each) for each in named if each not in refused]
     lines = [f"Cancelled {counted(len(gone), 'task')}."] if gone else []
-    lines += [f"Not cancelled, {format_id(each)}: {error} ({error.code.value})" for each, error in refused.items()]
+    lines += [f"Not cancelled: {error} ({error.code.value})" for error in refused.values()]
     told: list[object] = [
         {"id": format_id(each), "code": error.code.value, "text": str(error)} for each, error in refused.items()
     ]

@@ -9,22 +9,23 @@ def workers(*, operator: Operated) -> Answer:
     """List the live workers."""
     views = sorted(operator.client.workers(), key=lambda view: (view.info.name, view.session))
     header = ("WORKER", "HOST", "PID", "POOL", "CONCURRENCY", "HELD", "STARTED", "QUEUES", "SEEN", "STATE")
-    rows: list[tuple[Cell, ...]] = [
-        (
-            view.info.name,
-            view.info.host,
-            str(view.info.pid),
-            view.info.pool,
-            view.info.concurrency,
-            view.held,
-            view.started,
-            ", ".join(view.queues),
-            at(view.seen_at),
-            _state(view),
-        )
-        for view in views
-    ]
-    return Answer(document(views), [Listing(header, rows, "There are no workers.")])
+    return Answer(document(views), [Listing(header, [row(view) for view in views], "There are no workers.")])
+
+
+def row(view: WorkerView) -> tuple[Cell, ...]:
+    """Return the cells of one worker, in the order of the header."""
+    return (
+        view.info.name,
+        view.info.host,
+        str(view.info.pid),
+        view.info.pool,
+        view.info.concurrency,
+        view.held,
+        view.started,
+        ", ".join(view.queues),
+        at(view.seen_at),
+        _state(view),
+    )
 
 
 def _state(view: WorkerView) -> str:

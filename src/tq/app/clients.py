@@ -1,0 +1,127 @@
+"""The clients of an app: one for all threads of a process, one for each event loop.
+
+Invariant: a connection is used only in the process that made it, and that of an
+`AsyncClient` only in its event loop, which takes its client along when it ends.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator
+
+from tq.app.embedded import EmbeddedDialer
+from tq.client import AsyncClient, Dialer, SyncClient, TcpDialer
+from tq.core.errors import UsageError
+
+URL_DEFAULT = "tq://127.0.0.1:7766"
+URL_VARIABLE = "TQ_URL"
+MEMORY_URL = "memory:"
+_FILE_SCHEME = "file:"
+
+
+class Clients:
+    """Makes each client when it is first asked for."""
+
+    def __init__(self, url: str | None) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._dialer: Dialer | None = None
+        self._sync: SyncClient | None = None
+        self._async: dict[asyncio.AbstractEventLoop, AsyncClient] = {}
+        # What runs at the end of each loop; kept, because a generator that nobody holds ends at once.
+        self._endings: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
+
+    @property
+    def url(self) -> str:
+        """The broker's URL: the one given, else ``$TQ_URL``, else the default."""
+        return self._url or os.environ.get(URL_VARIABLE) or URL_DEFAULT
+
+    def dialer(self) -> Dialer:
+        """Return what makes connections to the broker.
+
+        Raises:
+            ConfigError: The URL is not of a known form.
+        """
+        if self._dialer is None:
+            with self._lock:
+                if self._dialer is None:
+                    self._dialer = _dialer_of(self.url)
+        return self._dialer
+
+    def blocking(self) -> SyncClient:
+        """Return the client for threads."""
+        if self._sync is None:
+            dialer = self.dialer()
+            with self._lock:
+                if self._sync is None:
+                    self._sync = SyncClient(dialer)
+        return self._sync
+
+    def of_this_loop(self) -> AsyncClient:
+        """Return the client for coroutines of the running event loop.
+
+        Raises:
+            UsageError: None runs here.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise UsageError(
+                "no event loop runs here: outside coroutines use the method without the a, as enqueue"
+            ) from None
+        # A forked child never runs its parent's loop, so it never gets a client of its parent's here.
+        return self._async.get(loop) or self._open(loop)
+
+    def close(self) -> None:
+        """Close the client of this process's threads, and the broker if it is inside this process.
+
+        The clients of loops are closed by `aclose`, or when their loops end.
+        """
+        with self._lock:
+            client, self._sync = self._sync, None
+            dialer, self._dialer = self._dialer, None
+        if client is not None:
+            client.close()
+        if isinstance(dialer, EmbeddedDialer):
+            dialer.close()
+
+    async def aclose(self) -> None:
+        """Close the client of this loop, then do what `close` does."""
+        ending = self._endings.get(asyncio.get_running_loop())
+        if ending is not None:
+            await ending.aclose()
+        self.close()
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> AsyncClient:
+        with self._lock:
+            for closed in [other for other in self._async if other.is_closed()]:
+                self._async.pop(closed)
+                self._endings.pop(closed)
+        client = self._async[loop] = AsyncClient(self.dialer())
+        # A loop closes the asynchronous generators that are open at its end (asyncio.run calls
+        # loop.shutdown_asyncgens): the one moment left to close a client that nobody else closes.
+        ending = self._endings[loop] = self._closing(loop, client)
+        try:
+            ending.asend(None).send(None)
+        except StopIteration:
+            pass  # it has reached its yield, without a step of the loop
+        return client
+
+    async def _closing(self, loop: asyncio.AbstractEventLoop, client: AsyncClient) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self._async.pop(loop, None)
+            self._endings.pop(loop, None)
+            await client.close()
+
+
+def _dialer_of(url: str) -> Dialer:
+    if url == MEMORY_URL:
+        return EmbeddedDialer()
+    if url.startswith(_FILE_SCHEME):
+        raise UsageError(
+            f"{url!r}: this version has no broker on files inside a program; "
+            "start tq-broker --data DIRECTORY and give the app its tq:// URL"
+        )
+    return TcpDialer.of(url)

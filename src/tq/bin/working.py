@@ -1,0 +1,131 @@
+"""The worker process: the app, the worker over it, and the signals that end it."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+
+from tq.app.app import App
+from tq.app.context import current_task
+from tq.bin import logs
+from tq.bin.application import ATTRIBUTE_DEFAULT, find_app
+from tq.client.dialer import TcpDialer
+from tq.core.errors import BrokerError, UsageError
+from tq.core.queue import DEFAULT_QUEUE
+from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_queues
+from tq.worker.worker import Worker
+
+_log = logging.getLogger("tq.worker")
+
+# Coroutines wait for the outside most of the time, threads some of it, processes none of it.
+_ASYNC_CONCURRENCY = 100
+_THREAD_CONCURRENCY = 8
+
+
+class Exit(IntEnum):
+    """How the process ends; `tq.bin.worker` tells users."""
+
+    OK = 0
+    FAILED = 1
+
+
+def work(settings: WorkerSettings) -> Exit:
+    """Run a worker until SIGTERM, SIGINT, the end of a burst or a failure.
+
+    Raises:
+        UsageError: There is no such app, or its tasks contradict each other.
+    """
+    logs.configure(settings.log_level, settings.log_format, filters=[_OfTask()])
+    # What the app says while it is imported is logged like the rest.
+    app = find_app(settings.app, App, Path.cwd())
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_run(settings, app))
+
+
+def served(settings: WorkerSettings, app: App) -> ServedQueues:
+    """Return the queues to serve: those of the settings, else every one that a task of *app* names."""
+    if settings.queues is not None:
+        return parse_queues(settings.queues)
+    names = sorted({handler.spec.queue for handler in app.registry}) or [DEFAULT_QUEUE]
+    return ServedQueues([QueueWeight(name) for name in names], weighted=False)
+
+
+def concurrency(settings: WorkerSettings) -> int:
+    """Return how many tasks run at a time."""
+    if settings.concurrency != "auto":
+        return settings.concurrency
+    match settings.pool:
+        case "async":
+            return _ASYNC_CONCURRENCY
+        case "thread":
+            return _THREAD_CONCURRENCY
+        case "process":
+            return os.cpu_count() or 1
+
+
+async def _run(settings: WorkerSettings, app: App) -> Exit:
+    url = settings.url or app.url
+    queues = served(settings, app)
+    worker = Worker(
+        app.registry,
+        TcpDialer.of(url),
+        queues=queues.queues,
+        weighted=queues.weighted,
+        concurrency=concurrency(settings),
+        pool=settings.pool,
+        prefetch=None if settings.prefetch == "adaptive" else settings.prefetch,
+        burst=settings.burst,
+        name=settings.name,
+        drain_timeout_s=settings.drain_ms / 1_000,
+        app=settings.app if ":" in settings.app else f"{settings.app}:{ATTRIBUTE_DEFAULT}",
+    )
+    _stop_on_signals(worker.request_stop)
+    _log.info(
+        "serving queues %s of %s, %d at a time in the %s pool",
+        ", ".join(f"{name}:{weight}" if queues.weighted else name for name, weight in queues.queues),
+        url,
+        concurrency(settings),
+        settings.pool,
+        extra={"tasks": len(app.registry), "pid": os.getpid()},
+    )
+    try:
+        await worker.run()
+    except BrokerError as error:
+        _log.error("the broker refuses this worker: %s (%s)", error, error.code.value)
+        return Exit.FAILED
+    return Exit.OK
+
+
+def _stop_on_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes uvloop's event loop; None, for asyncio's own, where uvloop does not exist."""
+    try:
+        import uvloop  # noqa: PLC0415 - absent on Windows.
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _OfTask(logging.Filter):
+    """Adds to what is logged inside a task which one it is."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add ``task_id`` and ``task_name``; every record passes."""
+        if not hasattr(record, "task_id"):
+            try:
+                task = current_task()
+            except UsageError:
+                return True
+            record.task_id, record.task_name = task.id, task.name
+        return True

@@ -1,0 +1,69 @@
+"""How a link gets its next connection and what it makes of the end of one: decisions, without I/O.
+
+Invariant: an `Attempts` ends, in a connection or in one error that says what was tried.
+"""
+
+from collections.abc import Callable
+
+from tq.core.errors import BrokerError, BrokerUnavailable, ConnectionLost, RemoteProtocolError
+from tq.protocol.reconnect import wait_before
+
+WAIT_IDS_MAX = 1_000
+"""How many tasks one `Wait` or `Unwait` may name."""
+
+
+class Attempts:
+    """One bounded series of dials.
+
+    *failures* counts what failed in a row before it: with any, the first dial waits too.
+    """
+
+    def __init__(self, now: float, timeout_s: float, failures: int, entropy: Callable[[int], bytes]) -> None:
+        self.deadline = now + timeout_s
+        self.timeout_s = timeout_s
+        self._failures = failures
+        self._entropy = entropy
+        self._tries = 0
+        self._trouble = ""
+
+    def failed(self, trouble: str) -> None:
+        """Note why a dial led to no connection."""
+        self._trouble = trouble
+        self._failures += 1
+
+    def wait(self, now: float) -> float:
+        """Return the seconds to wait before the next dial.
+
+        Raises:
+            BrokerUnavailable: The time is over.
+        """
+        wait: float | None = 0.0
+        if self._failures:
+            draw = int.from_bytes(self._entropy(4), "big") / (1 << 32)
+            wait = wait_before(self._failures, draw, now, self.deadline)
+        if wait is None:
+            raise self.unavailable(f"{self.timeout_s:g} s")
+        self._tries += 1
+        return wait
+
+    def unavailable(self, limit: str) -> BrokerUnavailable:
+        """Return the error for a caller whose *limit* is over."""
+        trouble = f"the last said: {self._trouble}" if self._trouble else "none has been answered"
+        return BrokerUnavailable(f"no broker within {limit}, {self._tries} tries; {trouble}. Is tq-broker running?")
+
+
+def failures_after(failures: int, *, has_answered: bool, is_going_away: bool) -> int:
+    """Return how many failures in a row there are after the end of a connection.
+
+    One that has answered anything clears those before it.  After one that never did, or
+    whose broker is going away, the next dial waits: it would likely meet the same end.
+    """
+    before = 0 if has_answered else failures
+    return before + (is_going_away or not has_answered)
+
+
+def as_loss(error: BrokerError | RemoteProtocolError) -> Exception:
+    """Return what a dismissal means to the requests that were open: to be sent again, or of no use anywhere."""
+    if isinstance(error, BrokerError) and error.retryable:
+        return ConnectionLost(f"the broker ended the connection: {error}")
+    return error

@@ -1,0 +1,331 @@
+"""From delivery to settlement, once a turn of the loop: the heart of the worker.
+
+    delivered -> waits -> started in a free slot -> ended -> settled
+                   |
+                   +-> handed back: stuck behind long tasks, or the worker leaves
+
+Everything is done in batches: what a turn of the loop has ended is settled in one
+message, what became free is filled, and what still runs gets its started mark: a task
+that is over within the turn never needs one.
+
+Invariant: at most `concurrency` tasks run; the dispatcher and its holdings belong to the
+event loop.
+"""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable
+
+from tq.core.errors import BrokerError, SessionUnknown
+from tq.core.ids import format_id
+from tq.core.outcome import Retry
+from tq.protocol.messages import Deliver, Held, Release, Revoke, Settled, Started, Welcome, Window
+from tq.worker.assignment import Assignment, Failed, Outcome, Stage, Stop
+from tq.worker.executor import Executor, stopped
+from tq.worker.holdings import Holdings
+from tq.worker.link import Link
+from tq.worker.pools.pool import Pool
+from tq.worker.prefetch import HELD_UP_S, PREFETCH_BYTES, Prefetch
+
+_log = logging.getLogger(__name__)
+
+# Outcomes of a turn go out at once while the broker answers; behind this many messages they
+# wait for each other, so that the batches grow with the time a commit takes.
+_BATCHES_MAX = 4
+
+UNSETTLED_BYTES_MAX = 64 * 1024 * 1024
+"""No task is started while so much waits to be settled: the broker is away, or slower than the worker."""
+
+_REFUSED_WAIT_S = 1.0
+
+
+class Dispatcher:
+    """Moves tasks between the link and the pool; `Listener` of the one, ``finished`` of the other."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        executor: Executor,
+        concurrency: int,
+        prefetch: int | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.holdings = Holdings()
+        self.deliveries = 0
+        """How many deliveries have come: a burst ends when none does."""
+        self._pool = pool
+        self._executor = executor
+        self._concurrency = concurrency
+        self._is_adaptive = prefetch is None
+        self._prefetch = Prefetch(concurrency, prefetch)
+        self._clock = clock
+        self._is_leaving = False
+        self._settle_again_at = 0.0
+        self._ended = 0
+        self._ended_started_sum = 0.0
+        self._fresh: list[Assignment] = []
+        self._older: list[Assignment] = []
+        self._turn_is_due = False
+        self._watcher: asyncio.Future[None] | None = None
+
+    async def start(self, link: Link) -> None:
+        """Make ready: *link* will bring tasks."""
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        # Turns are often caused by a handler: what it sets must not reach the tasks they start.
+        self._context = contextvars.copy_context()
+        await self._pool.start(self.finished)
+
+    # --------------------------------------------------------------------------------------- from the link
+
+    def held(self) -> list[Held]:
+        """Return what is held; all that run are marked as started by saying it."""
+        for work in self.holdings.running:
+            work.marked = True
+        return self.holdings.held()
+
+    def opened(self, welcome: Welcome) -> None:
+        """Stop what is lost, say how much to deliver, settle what has ended meanwhile."""
+        self._executor.result_bytes_max = welcome.limits.payload_bytes_max
+        self._lose(welcome.lost)
+        self._settle_again_at = 0.0
+        self._prefetch.told = None
+        self._tell_window()
+        self._turn_soon()
+
+    def session_lost(self) -> None:
+        """Drop what waits and stop what runs; outcomes are sent once more, for the broker to judge."""
+        for work in self.holdings.lose_session():
+            self._stop(work, Stop.LOST)
+        self._turn_soon()
+
+    def delivered(self, deliver: Deliver) -> None:
+        """Take tasks in, and start those that find a free slot."""
+        self.deliveries += 1
+        taken = self.holdings.accept(
+            deliver.token, [self._executor.read(record) for record in deliver.records], self._clock()
+        )
+        if self._is_leaving:
+            self._hand_back(self._clock())
+            return
+        unknown = [work for work in taken if not work.plan.is_known]
+        if unknown:
+            names = sorted({work.plan.name for work in unknown})
+            _log.error("delivered tasks that this worker does not know: %s; handed back", ", ".join(names))
+            self._link.notify(Release([self.holdings.refuse(work) for work in unknown]))
+        if deliver.alone:
+            # A suspect of killing its worker is marked before it can do so.
+            self._mark([work for work in taken if work.plan.is_known])
+        self._fill()
+
+    def revoked(self, revoke: Revoke) -> None:
+        """Stop tasks whose leases are lost."""
+        self._lose(revoke.tasks)
+        self._turn_soon()
+
+    def settled(self, correlation: int, settled: Settled) -> None:
+        """Forget outcomes that are durable, or came too late."""
+        self.holdings.settled(correlation)
+        if settled.lost:
+            _log.info("%d outcomes came too late: their leases had been lost", len(settled.lost))
+        self._turn_soon()
+
+    def refused(self, correlation: int, error: BrokerError) -> None:
+        """Send outcomes again later, or give them up if the broker will never take them."""
+        if error.retryable or isinstance(error, SessionUnknown):
+            wait = _REFUSED_WAIT_S if error.retry_after_ms is None else error.retry_after_ms / 1_000
+            self._settle_again_at = self._clock() + wait
+            self.holdings.unsettle(correlation)
+            return
+        batch = self.holdings.settled(correlation)
+        _log.error("the broker refuses %d outcomes: %s", len(batch.done) + len(batch.failed), error)
+
+    def closed(self) -> None:
+        """Keep what was under way to the broker, to be sent again."""
+        self.holdings.unsettle_all()
+        self._wake_watcher()
+
+    # --------------------------------------------------------------------------------------- from the pool
+
+    def finished(self, work: Assignment, outcome: Outcome) -> None:
+        """Note how *work* ended; it is settled at the end of this turn of the loop."""
+        if self.holdings.finish(work, outcome):
+            self._ended += 1
+            self._ended_started_sum += work.started_at
+            if isinstance(outcome, Failed):
+                _log_failure(work, outcome)
+        if not self._turn_is_due:
+            self._turn_soon()
+
+    # -------------------------------------------------------------------------------------- from the clock
+
+    def tick(self) -> None:
+        """Stop what has run for its timeout, give up what cannot be stopped, hand back what is stuck."""
+        now = self._clock()
+        for work in list(self.holdings.running):
+            if work.stop is None:
+                if now >= work.started_at + work.plan.timeout_s:
+                    self._stop(work, Stop.TIMEOUT)
+            elif now >= work.give_up_at:
+                self._abandon(work)
+        if self._is_adaptive and self._link.is_open and self._is_held_up(now):
+            self._prefetch.held_up(HELD_UP_S)
+            # Whatever the difference: what is handed back below must not come straight back.
+            self._prefetch.told = None
+            self._tell_window()
+            self._hand_back(now - HELD_UP_S)
+        if self.holdings.has_unsent or self.holdings.has_waiting:
+            self._turn_soon()
+
+    # ------------------------------------------------------------------------------------- from the worker
+
+    def leave(self) -> None:
+        """Take nothing new, and hand back at once what has not been started."""
+        self._is_leaving = True
+        self._tell_window()
+        self._hand_back(self._clock())
+        self._turn_soon()
+
+    def stop_running(self) -> None:
+        """Stop what still runs: its attempt fails, and is made again by another worker at once."""
+        for work in list(self.holdings.running):
+            self._stop(work, Stop.LEAVING)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until *condition* holds; it is looked at after each turn."""
+        while not condition():
+            self._watcher = self._loop.create_future()
+            await self._watcher
+
+    # ---------------------------------------------------------------------------------------------- a turn
+
+    def _turn_soon(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._turn, context=self._context)
+
+    def _turn(self) -> None:
+        self._turn_is_due = False
+        if self._ended:
+            seconds = self._ended * self._clock() - self._ended_started_sum
+            self._prefetch.finished(self._ended, max(seconds, 0.0))
+            self._ended, self._ended_started_sum = 0, 0.0
+        if self._link.is_open:
+            self._mark_what_lasts()
+            self._settle()
+        self._fill()
+        self._tell_window()
+        self._wake_watcher()
+
+    def _mark_what_lasts(self) -> None:
+        # A turn may come between the start of a task and its first step, so it is looked at in the second.
+        lasting = [work for work in self._older if work.stage is Stage.RUNNING and not work.marked]
+        self._older, self._fresh = self._fresh, []
+        if lasting:
+            self._mark(lasting)
+        if self._older:
+            self._turn_soon()
+
+    def _settle(self) -> None:
+        if self._clock() < self._settle_again_at:
+            return
+        holdings, link = self.holdings, self._link
+        while holdings.has_unsent and holdings.batches_sent < _BATCHES_MAX:
+            batch = holdings.take_batch(link.limits)
+            holdings.sent(link.request(batch.settle), batch)
+
+    def _fill(self) -> None:
+        holdings = self.holdings
+        free = self._concurrency - len(holdings.running)
+        if free <= 0 or holdings.unsettled_bytes > UNSETTLED_BYTES_MAX:
+            return
+        now = self._clock()
+        while free and (work := holdings.start(now)) is not None:
+            free -= 1
+            self._fresh.append(work)
+            self._pool.run(work)
+        if self._fresh:
+            self._turn_soon()
+
+    def _tell_window(self) -> None:
+        if not self._link.is_open:
+            return
+        tasks = self._prefetch.news(0 if self._is_leaving else None)
+        if tasks is not None:
+            room = PREFETCH_BYTES + self._concurrency * self._link.limits.payload_bytes_max
+            self._link.notify(Window(tasks, room if tasks else 0))
+
+    # ---------------------------------------------------------------------------------- parts of the above
+
+    def _mark(self, started: list[Assignment]) -> None:
+        for work in started:
+            work.marked = True
+        self._link.notify(Started([(work.token, work.index) for work in started]))
+
+    def _is_held_up(self, now: float) -> bool:
+        """Whether tasks wait while every slot has been busy with one task for long."""
+        holdings = self.holdings
+        return (
+            holdings.has_waiting
+            and len(holdings.running) >= self._concurrency
+            and max(work.started_at for work in holdings.running) <= now - HELD_UP_S
+        )
+
+    def _hand_back(self, received_by: float) -> None:
+        names = self.holdings.hand_back(received_by)
+        # On the next connection they are not among the held, and go back by that.
+        if names and self._link.is_open:
+            self._link.notify(Release(names))
+
+    def _lose(self, names: list[tuple[int, int]]) -> None:
+        for work in self.holdings.lose(names):
+            _log.info("task %s %s: its lease is lost; it is stopped", work.plan.name, format_id(work.task.id))
+            self._stop(work, Stop.LOST)
+
+    def _stop(self, work: Assignment, why: Stop) -> None:
+        if work.stop is not None:
+            work.stop = why
+            return
+        work.stop = why
+        patience = self._pool.interrupt(work)
+        if patience > 0:
+            work.give_up_at = self._clock() + patience
+        else:
+            self._abandon(work)
+
+    def _abandon(self, work: Assignment) -> None:
+        if work not in self.holdings.running:
+            return  # it ended of itself while it was being stopped
+        _log.error(
+            "task %s %s cannot be stopped (%s): it is left to itself, and its slot is used for others",
+            work.plan.name,
+            format_id(work.task.id),
+            work.stop.value if work.stop else "",
+        )
+        self._pool.abandon(work)
+        self.finished(work, stopped(work))
+
+    def _wake_watcher(self) -> None:
+        if self._watcher is not None and not self._watcher.done():
+            self._watcher.set_result(None)
+
+
+def _log_failure(work: Assignment, failed: Failed) -> None:
+    """Tell of a failed attempt; the only place that does, whatever the pool."""
+    failure, task_id = failed.failure, format_id(work.task.id)
+    # A handler that asks for another try is about its business.
+    level = logging.INFO if failure.type == Retry.__name__ else logging.WARNING
+    _log.log(
+        level,
+        "task %s %s failed, attempt %d of %d%s: %s: %s%s",
+        work.plan.name,
+        task_id,
+        work.task.attempts + 1,
+        work.plan.spec.retry.max_attempts,
+        ", for good" if failed.reject else "",
+        failure.type,
+        failure.message,
+        f"\n{failure.traceback}" if failure.traceback else "",
+        extra={"task_id": task_id, "task_name": work.plan.name},
+    )

@@ -1,0 +1,246 @@
+"""Runs one task, in five steps: decode, context, call, outcome, settle.
+
+How an attempt ends, and what becomes of it:
+
+    the handler                                 outcome
+    returns a value                             done, with the value encoded
+    raises                                      failed: tried again by the task's policy
+    raises or returns Retry(after)              failed: tried again after that time
+    raises or returns Reject                    failed for good (the dead letter)
+    raises a type of its `reject_on`            failed for good
+    cannot be called with these arguments       failed for good: InvalidArguments
+    returns what cannot be encoded              failed for good: NotSerializable
+    returns more than the broker takes          failed for good: PayloadTooLarge
+    runs longer than its timeout                failed: TaskTimeout
+    is still running when its worker must go    failed: WorkerStopped, tried again at once
+    raises SystemExit or KeyboardInterrupt      failed, and the worker lives on
+
+A result that cannot be kept is final: the handler has done its work, another attempt
+would do the work again and end alike.  The failure names the task, it can be redriven
+once the handler is mended.
+
+Invariant: nothing that a handler does, but killing the process, leaves `run` or
+`run_blocking` as an exception.
+"""
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tq.app.context import TaskContext, enter
+from tq.app.registry import Registry
+from tq.core.errors import NotSerializable, UsageError
+from tq.core.outcome import (
+    MESSAGE_CHARACTERS_MAX,
+    TRACEBACK_CHARACTERS_MAX,
+    Reject,
+    Retry,
+    TaskFailure,
+    shorten,
+)
+from tq.core.task import PAYLOAD_BYTES_DEFAULT_MAX, TaskSpec
+from tq.core.times import milliseconds
+from tq.worker.assignment import Assignment, Delivered, Failed, Outcome, Plan, Stop
+from tq.worker.middleware import Chain
+
+# Distinct specs are few; a program that makes them up (a priority for each call) must not fill the memory.
+_PLANS_MAX = 10_000
+
+_BELOW_THE_HANDLER = (str(Path(__file__).parent), str(Path(asyncio.__file__).parent))
+
+_delivered = msgspec.msgpack.Decoder(Delivered)
+_spec = msgspec.msgpack.Decoder(TaskSpec)
+
+
+class Executor:
+    """Knows the handlers and calls them.  Used by one event loop, or by many threads at once.
+
+    ``worker`` is the worker's name, for the context.  ``result_bytes_max`` is the longest
+    result that the broker takes, as it says in its `Welcome`.
+    """
+
+    def __init__(self, registry: Registry, worker: str) -> None:
+        self.result_bytes_max = PAYLOAD_BYTES_DEFAULT_MAX
+        self._registry = registry
+        self._chain = Chain(registry.middleware) if registry.middleware else None
+        self._worker = worker
+        self._plans: dict[bytes, Plan] = {}
+
+    def read(self, record: bytes | msgspec.Raw) -> tuple[Delivered, Plan]:
+        """Return a delivered record, and what the worker knows of its kind.
+
+        Raises:
+            msgspec.DecodeError: The bytes are no task record.
+        """
+        task = _delivered.decode(record)
+        return task, self.plan(task.spec)
+
+    async def run(self, work: Assignment, settle: Callable[[Assignment, Outcome], None]) -> None:
+        """Run an ``async def`` handler and hand its outcome to *settle*."""
+        plan, chain = work.plan, self._chain
+        try:
+            args, kwargs = plan.decode(work.task.payload, plan.codec)  # 1. decode
+        except UsageError as error:
+            return settle(work, _unfit(error))
+        context = self._enter(work)  # 2. context
+        outcome: Outcome
+        try:
+            if chain is not None:
+                chain.before(context)
+            value = await plan.function(*args, **kwargs)  # 3. call
+        except BaseException as error:  # noqa: BLE001  # the boundary of a task
+            outcome = self._raised(work, error)
+        else:
+            outcome = self._returned(work, value)  # 4. outcome
+        if chain is not None:
+            chain.after(context, outcome)
+        return settle(work, outcome)  # 5. settle
+
+    def run_blocking(self, work: Assignment, drive: Callable[[Coroutine[Any, Any, Any]], Any]) -> Outcome:
+        """Run a handler in this thread and return its outcome: the same steps, but the last.
+
+        *drive* runs a coroutine to its end, for an ``async def`` handler in a pool of
+        threads or processes.
+        """
+        plan, chain = work.plan, self._chain
+        try:
+            args, kwargs = plan.decode(work.task.payload, plan.codec)
+        except UsageError as error:
+            return _unfit(error)
+        context = self._enter(work)
+        outcome: Outcome
+        try:
+            if chain is not None:
+                chain.before(context)
+            value = plan.function(*args, **kwargs)
+            if plan.is_async:
+                value = drive(value)
+        except BaseException as error:  # noqa: BLE001  # the boundary of a task
+            outcome = self._raised(work, error)
+        else:
+            outcome = self._returned(work, value)
+        if chain is not None:
+            chain.after(context, outcome)
+        return outcome
+
+    def plan(self, spec: msgspec.Raw) -> Plan:
+        """Return what the worker knows of the tasks with *spec*."""
+        encoded = bytes(spec)
+        plan = self._plans.get(encoded)
+        if plan is None:
+            decoded = _spec.decode(encoded)
+            if len(self._plans) >= _PLANS_MAX:
+                self._plans.clear()
+            plan = self._plans[encoded] = Plan(decoded, self._registry.get(decoded.name))
+        return plan
+
+    def _enter(self, work: Assignment) -> TaskContext:
+        task, plan = work.task, work.plan
+        context = TaskContext(
+            task.id,
+            plan.name,
+            plan.spec.queue,
+            task.attempts + 1,
+            task.losses,
+            task.generation,
+            task.enqueued_at,
+            time.monotonic() + plan.timeout_s,
+            self._worker,
+        )
+        # Each task has a contextvars.Context of its own, so nothing needs to be set back.
+        enter(context)
+        return context
+
+    def _returned(self, work: Assignment, value: object) -> Outcome:
+        if isinstance(value, Retry | Reject):
+            return self._raised(work, value)
+        plan = work.plan
+        if not plan.keeps_result:
+            return None
+        try:
+            result = plan.encode_result(value, plan.codec)
+        except NotSerializable as error:
+            return Failed(TaskFailure("NotSerializable", _cut(str(error))), reject=True)
+        if len(result) > self.result_bytes_max:
+            text = (
+                f"task {plan.name!r}: its result has {len(result)} bytes, the broker takes "
+                f"{self.result_bytes_max}; store it elsewhere and return a reference"
+            )
+            return Failed(TaskFailure("PayloadTooLarge", text), reject=True)
+        return result
+
+    def _raised(self, work: Assignment, error: BaseException) -> Failed:
+        plan = work.plan
+        if work.stop is not None:
+            return stopped(work, _traceback(error))
+        if isinstance(error, Retry):
+            return _retried(error)
+        rejected = isinstance(error, (Reject, *plan.reject_on))
+        return Failed(TaskFailure(_name(error), _cut(_message(error)), _traceback(error)), reject=rejected)
+
+
+def stopped(work: Assignment, trace: str = "") -> Failed:
+    """Return the failure of a task that was stopped, as ``work.stop`` says; *trace* tells where it was.
+
+    One that was left behind by its worker has started, so it cannot be handed back as if
+    it had not: the attempt counts, but is made again at once.
+    """
+    if work.stop is Stop.LEAVING:
+        text = "its worker was told to stop, and could not wait for it longer"
+        return Failed(TaskFailure("WorkerStopped", text, trace), retry_after_ms=0)
+    # Nobody hears of the outcome of a lost lease.
+    text = f"it ran longer than its timeout of {work.plan.timeout_s:g} s"
+    return Failed(TaskFailure("TaskTimeout", text, trace))
+
+
+def process_died(text: str) -> Failed:
+    """Return the failure of a task whose process ended under it; *text* says how."""
+    return Failed(TaskFailure("WorkerProcessDied", text))
+
+
+def _unfit(error: UsageError) -> Failed:
+    return Failed(TaskFailure("InvalidArguments", _cut(str(error))), reject=True)
+
+
+def _retried(error: Retry) -> Failed:
+    try:
+        after = None if error.after is None else milliseconds(error.after)
+    except (TypeError, ValueError) as wrong:
+        # The handler asked for a time that is none: say so, and wait by the policy.
+        return Failed(TaskFailure("ValueError", _cut(f"Retry(after={error.after!r}): {wrong}"), _traceback(error)))
+    return Failed(TaskFailure(_name(error), _cut(_message(error)), _traceback(error)), after)
+
+
+def _name(error: BaseException) -> str:
+    kind = type(error)
+    if kind.__module__ == "builtins" or kind.__module__.startswith("tq."):
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as wrong:  # noqa: BLE001  # code of the exception's class
+        return f"(its text could not be made: {wrong!r})"
+
+
+def _traceback(error: BaseException) -> str:
+    # From the handler on: the frames below it tell its author nothing.
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_BELOW_THE_HANDLER):
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    lines = traceback.TracebackException(type(error), error, trace, compact=True).format()
+    return _cut("".join(lines), TRACEBACK_CHARACTERS_MAX)
+
+
+def _cut(text: str, characters_max: int = MESSAGE_CHARACTERS_MAX) -> str:
+    # A lone surrogate (from a file name, often) has no UTF-8.
+    return shorten(text.encode("utf-8", "backslashreplace").decode(), characters_max)

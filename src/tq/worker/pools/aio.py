@@ -1,0 +1,66 @@
+"""Handlers on the event loop: one `asyncio.Task` for each ``async def``, a thread for each ``def``.
+
+Invariant: handlers that run side by side share nothing: each has its own asyncio task,
+and with it its own context variables.
+"""
+
+import asyncio
+import functools
+
+from tq.worker.assignment import Assignment
+from tq.worker.executor import Executor, stopped
+from tq.worker.pools.pool import Finished
+from tq.worker.pools.threads import ThreadPool
+
+# A handler that is cancelled may have something to put in order first.
+_CANCEL_S = 5.0
+
+
+class AsyncPool:
+    """The pool for programs whose handlers are mostly ``async def``."""
+
+    def __init__(self, executor: Executor, concurrency: int) -> None:
+        self._executor = executor
+        self._threads = ThreadPool(executor, concurrency)
+        self._abandoned: set[asyncio.Task[None]] = set()
+
+    async def start(self, finished: Finished) -> None:
+        """Make ready to run in the running loop; *finished* is told of each end."""
+        self._loop = asyncio.get_running_loop()
+        self._finished = finished
+        await self._threads.start(finished)
+
+    def run(self, work: Assignment) -> None:
+        """Start *work*: its handler takes its first step when the loop comes to it."""
+        if work.plan.is_async:
+            coroutine = self._executor.run(work, self._finished)
+            # Not loop.create_task: what it adds costs as much as the task itself.
+            work.run_by = asyncio.Task(coroutine, loop=self._loop, name=work.plan.name)
+        else:
+            self._threads.run(work)
+
+    def interrupt(self, work: Assignment) -> float:
+        """Cancel a coroutine; a thread cannot be ended."""
+        if not isinstance(work.run_by, asyncio.Task):
+            return self._threads.interrupt(work)
+        # The executor tells of every end but one: that of a coroutine that has not taken its first step.
+        work.run_by.add_done_callback(functools.partial(self._never_ran, work))
+        work.run_by.cancel()
+        return _CANCEL_S
+
+    def abandon(self, work: Assignment) -> None:
+        """Leave a coroutine that does not heed its cancellation, or a thread, to itself."""
+        if isinstance(work.run_by, asyncio.Task):
+            # Someone must refer to a task, or the garbage collector may take it.
+            self._abandoned.add(work.run_by)
+            work.run_by.add_done_callback(self._abandoned.discard)
+        else:
+            self._threads.abandon(work)
+
+    def _never_ran(self, work: Assignment, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            self._finished(work, stopped(work))
+
+    async def stop(self) -> None:
+        """End the threads; coroutines have ended or are abandoned by now."""
+        await self._threads.stop()

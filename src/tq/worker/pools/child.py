@@ -1,0 +1,159 @@
+"""A child of the process pool: imports the app, then runs one task after the other.
+
+The main thread runs handlers, as they may expect; another reads the socket, so that a
+stop, or the end of the parent, is heard while a handler runs.
+
+Invariant: the child ends when its socket does; a signal from elsewhere does not end it:
+what becomes of its task is for the parent to say.
+"""
+
+import faulthandler
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from queue import SimpleQueue
+from types import FrameType
+
+from tq.app.context import TaskContextFilter
+from tq.app.registry import Registry
+from tq.protocol.frames import Frame, FrameReader, encode_frame
+from tq.worker.assignment import Assignment
+from tq.worker.executor import Executor, stopped
+from tq.worker.pools.driver import Driver
+from tq.worker.pools.pipe import Kind, Setup, decode_run, decode_setup, decode_stop, encode, ended
+
+_READ_BYTES = 65_536
+# What the parent sees of a child that found itself alone; it is EX_UNAVAILABLE of sysexits.h.
+_EXIT_ALONE = 69
+
+
+class TaskInterrupted(KeyboardInterrupt):
+    """Raised inside a handler that is to stop: a KeyboardInterrupt, which an event loop lets through."""
+
+
+class Child:
+    """One child process, from its socket's first frame to its end."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._inbox: SimpleQueue[Frame | None] = SimpleQueue()
+        self._is_alone = False
+        self._work: Assignment | None = None
+        self._main_thread = threading.get_ident()
+
+    def serve(self) -> None:
+        """Run tasks until the parent closes the socket."""
+        # Ctrl-C reaches the whole terminal, and a service manager's SIGTERM the whole group: the parent
+        # decides.  A handler of ours, unlike SIG_IGN, is not passed on to the programs that tasks start.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._interrupt)
+        threading.Thread(target=self._read, name="tq-parent", daemon=True).start()
+        first = self._inbox.get()
+        if first is None:
+            return
+        setup = decode_setup(first.body)
+        try:
+            registry = _import_app(setup)
+        except BaseException:  # noqa: BLE001  # another's code; the parent reports it
+            self._send(Kind.BROKEN, 0, encode(traceback.format_exc()))
+            return
+        _log_like_the_parent(setup)
+        executor = Executor(registry, setup.worker)
+        driver = Driver()
+        self._send(Kind.READY, 0)
+        while (frame := self._inbox.get()) is not None:
+            self._run(frame, executor, driver)
+        driver.close()
+
+    def _run(self, frame: Frame, executor: Executor, driver: Driver) -> None:
+        run = decode_run(frame.body)
+        executor.result_bytes_max = run.result_bytes_max
+        work = Assignment(0, frame.correlation, run.task, executor.plan(run.task.spec), 0.0)
+        # First this, then that; the reader does it in the opposite order: one of the two sees the other.
+        self._work = work
+        if self._is_alone:
+            return
+        self._send(Kind.STARTED, frame.correlation)
+        try:
+            outcome = executor.run_blocking(work, driver)
+            self._work = None
+        except TaskInterrupted:
+            # It came when the handler had already returned.
+            self._work = None
+            outcome = stopped(work)
+        self._send(Kind.OUTCOME, frame.correlation, encode(ended(outcome)))
+
+    def _send(self, kind: Kind, correlation: int, body: bytes = b"") -> None:
+        try:
+            self._connection.sendall(encode_frame(kind, correlation, body))
+        except OSError:
+            # The parent is gone; the reader sees it too, and ends this.
+            pass
+
+    def _read(self) -> None:
+        reader = FrameReader()
+        while data := self._receive():
+            for frame in reader.feed(data):
+                if frame.kind == Kind.STOP:
+                    self._stop(frame)
+                else:
+                    self._inbox.put(frame)
+        self._is_alone = True
+        if self._work is not None:
+            os._exit(_EXIT_ALONE)
+        self._inbox.put(None)
+
+    def _receive(self) -> bytes:
+        try:
+            return self._connection.recv(_READ_BYTES)
+        except OSError:
+            return b""
+
+    def _stop(self, frame: Frame) -> None:
+        work = self._work
+        if work is not None and work.index == frame.correlation:
+            work.stop = decode_stop(frame.body)
+            # A real signal: it also wakes a handler that sleeps in a system call.
+            signal.pthread_kill(self._main_thread, signal.SIGTERM)
+
+    def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        work = self._work
+        if work is not None and work.stop is not None:
+            raise TaskInterrupted
+
+
+def _import_app(setup: Setup) -> Registry:
+    sys.path[:] = setup.sys_path
+    module, _, name = setup.app.partition(":")
+    app = importlib.import_module(module)
+    for part in name.split("."):
+        app = getattr(app, part)
+    registry = app.registry
+    assert isinstance(registry, Registry)
+    registry.check()
+    return registry
+
+
+def _log_like_the_parent(setup: Setup) -> None:
+    """Log to standard error, unless the app has set up logging itself."""
+    handler = logging.StreamHandler()
+    handler.addFilter(TaskContextFilter())
+    text = "%(asctime)s %(levelname)s %(name)s %(task_name)s %(task_id)s: %(message)s"
+    logging.basicConfig(level=setup.log_level, handlers=[handler], format=text)
+
+
+def main() -> None:
+    """Serve on the socket that is this process's standard input; handlers find an empty one there."""
+    # The stack of a crash in native code is worth more than the signal's number alone.
+    faulthandler.enable()
+    connection = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    with connection:
+        Child(connection).serve()

@@ -1,0 +1,125 @@
+"""Handlers in threads: for ``def`` handlers, which would stop an event loop.
+
+A thread cannot be ended from outside.  One whose task is abandoned is retired: another
+takes its place, and it ends when its handler does.
+
+Invariant: the pool's own state belongs to the event loop; a thread touches only the
+inbox, the outbox, and the assignment it runs.
+"""
+
+import asyncio
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from tq.worker.assignment import Assignment, Outcome, Stage
+from tq.worker.executor import Executor
+from tq.worker.pools.driver import Driver
+from tq.worker.pools.pool import Finished
+
+# Threads are idle when the pool stops: this is for a machine that is very busy.
+_JOIN_S = 1.0
+
+
+class ThreadPool:
+    """Up to *concurrency* threads, started when they are first needed."""
+
+    def __init__(self, executor: Executor, concurrency: int) -> None:
+        self._executor = executor
+        self._concurrency = concurrency
+        self._threads: set[_Thread] = set()
+        self._abandoned: set[Assignment] = set()
+        self._busy = 0
+        self._inbox: SimpleQueue[Assignment | None] = SimpleQueue()
+        self._outbox: deque[tuple[Assignment, Outcome]] = deque()
+        self._is_woken = False
+
+    async def start(self, finished: Finished) -> None:
+        """Make ready to run; *finished* is told of each end, on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._finished = finished
+        self._context = contextvars.copy_context()
+
+    def run(self, work: Assignment) -> None:
+        """Give *work* to a thread."""
+        self._busy += 1
+        if self._busy > len(self._threads):
+            thread = _Thread(self._serve)
+            self._threads.add(thread)
+            thread.start()
+        self._inbox.put(work)
+
+    def interrupt(self, work: Assignment) -> float:
+        """Return 0: a thread cannot be ended."""
+        # It may have ended already, unheard so far: the loop can have been busy for longer than its timeout.
+        self._collect()
+        return 0.0
+
+    def abandon(self, work: Assignment) -> None:
+        """Retire the thread that runs *work*."""
+        thread = work.run_by
+        self._abandoned.add(work)
+        self._busy -= 1
+        # A thread that has not come to it yet will find it given up, and stays.
+        if isinstance(thread, _Thread):
+            thread.is_retired = True
+            self._threads.discard(thread)
+
+    async def stop(self) -> None:
+        """End the idle threads; those that were retired are daemons and end with the process."""
+        for _ in self._threads:
+            self._inbox.put(None)
+        for thread in self._threads:
+            thread.join(_JOIN_S)
+        self._threads.clear()
+
+    def _serve(self, thread: "_Thread") -> None:
+        driver = Driver()
+        while (work := self._inbox.get()) is not None:
+            if thread.is_retired:
+                # It was retired too late, when its handler had ended after all: this is for another thread.
+                self._inbox.put(work)
+                break
+            work.run_by = thread
+            outcome: Outcome = None
+            if work.stage is Stage.RUNNING:
+                outcome = self._context.copy().run(self._executor.run_blocking, work, driver)
+            if not self._post(work, outcome) or thread.is_retired:
+                break
+        driver.close()
+
+    def _post(self, work: Assignment, outcome: Outcome) -> bool:
+        """Bring an outcome to the loop, many with one wake-up; return False if the loop has ended."""
+        self._outbox.append((work, outcome))
+        if not self._is_woken:
+            self._is_woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._collect)
+            except RuntimeError:
+                return False
+        return True
+
+    def _collect(self) -> None:
+        # Before the outbox is emptied: what is put in from here on causes another wake-up.
+        self._is_woken = False
+        while self._outbox:
+            work, outcome = self._outbox.popleft()
+            if work in self._abandoned:
+                self._abandoned.discard(work)
+            else:
+                self._busy -= 1
+                self._finished(work, outcome)
+
+
+class _Thread(threading.Thread):
+    """One thread of the pool; a daemon, so that a handler that hangs does not keep the process."""
+
+    def __init__(self, serve: Callable[["_Thread"], None]) -> None:
+        super().__init__(name="tq-handler", daemon=True)
+        self.is_retired = False
+        self._serve = serve
+
+    def run(self) -> None:
+        self._serve(self)

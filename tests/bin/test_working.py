@@ -1,0 +1,45 @@
+"""The worker process: what follows from its settings and its app; tests/acceptance runs it."""
+
+import os
+from typing import Literal
+
+import pytest
+
+from tq.app.app import App
+from tq.bin.working import concurrency, served
+from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings
+
+
+def app_of_queues(*queues: str) -> App:
+    app = App("tq://127.0.0.1:1")
+    for number, queue in enumerate(queues):
+        app.task(name=f"task{number}", queue=queue)(lambda: None)
+    return app
+
+
+def test_the_queues_asked_for_are_served() -> None:
+    settings = WorkerSettings(app="mail", queues="high:4,default")
+
+    assert served(settings, app_of_queues("mail")) == ServedQueues(
+        [QueueWeight("high", 4), QueueWeight("default", 1)], weighted=True
+    )
+
+
+def test_without_a_word_every_queue_of_the_app_is_served_equally() -> None:
+    settings = WorkerSettings(app="mail")
+
+    assert served(settings, app_of_queues("mail", "bills", "mail")) == ServedQueues(
+        [QueueWeight("bills"), QueueWeight("mail")], weighted=False
+    )
+
+
+def test_an_app_without_tasks_serves_the_default_queue() -> None:
+    assert served(WorkerSettings(app="mail"), app_of_queues()).queues == [QueueWeight("default")]
+
+
+@pytest.mark.parametrize("pool, tasks", [("async", 100), ("thread", 8), ("process", os.cpu_count())])
+def test_how_many_tasks_run_at_a_time_depends_on_the_pool(
+    pool: Literal["async", "thread", "process"], tasks: int
+) -> None:
+    assert concurrency(WorkerSettings(app="mail", pool=pool)) == tasks
+    assert concurrency(WorkerSettings(app="mail", pool=pool, concurrency=3)) == 3

@@ -1,0 +1,622 @@
+"""The service: what leaves it, when, and what happens when something breaks."""
+
+import asyncio
+
+import pytest
+
+from tests.broker.peers import START_MS, Bench, Peer, in_loop, records, settle
+from tq.core.errors import StoreError
+from tq.core.outcome import TaskFailure
+from tq.core.task import TaskSpec
+from tq.protocol import messages
+from tq.protocol.frames import HEADER
+from tq.store.base import Health
+from tq.store.memory import MemoryStore
+from tq.testing.simulated_store import SimulatedStore
+
+
+def stalling() -> SimulatedStore:
+    """Return a store whose syncs end when the test says so."""
+    store = SimulatedStore(lambda _, callback: asyncio.get_running_loop().call_soon(callback))
+    return store
+
+
+@in_loop
+async def test_a_reply_waits_until_its_batch_is_durable() -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    client = await bench.client()
+    store.stall()
+
+    client.send(bench.enqueue())
+    await settle()
+
+    assert client.received() == []
+    store.resume()
+    await settle()
+    assert client.received() == [messages.Enqueued()]
+
+
+@in_loop
+async def test_a_delivery_waits_until_its_task_is_durable() -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    client, worker = await bench.client(), await bench.worker()
+    store.stall()
+
+    client.send(bench.enqueue())
+    await settle()
+
+    assert worker.received() == []
+    store.resume()
+    await settle()
+    assert isinstance(worker.received()[0], messages.Deliver)
+
+
+@in_loop
+async def test_a_read_waits_behind_the_batch_that_it_saw() -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    writer, reader = await bench.client(), await bench.client()
+    store.stall()
+    enqueue = bench.enqueue()
+    writer.send(enqueue)
+    await settle()
+
+    reader.send(messages.Get([enqueue.tasks[0][0]]))
+    await settle()
+
+    assert reader.received() == []
+    store.resume()
+    await settle()
+    (answer,) = reader.received()
+    assert answer.tasks[0].state.value == "ready"
+
+
+@in_loop
+async def test_what_arrives_during_a_commit_is_the_next_batch() -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    clients = [await bench.client() for _ in range(5)]
+    store.stall()
+    clients[0].send(bench.enqueue())
+    await settle()
+    before = bench.service._commits
+
+    for client in clients[1:]:
+        client.send(bench.enqueue())
+    await settle()
+    store.resume()
+    await settle()
+
+    assert [client.received() for client in clients] == [[messages.Enqueued()]] * 5
+    assert bench.service._commits - before == 2
+
+
+@in_loop
+async def test_a_failed_commit_says_nothing_and_stops_the_service() -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    client = await bench.client()
+    store.fail_next_sync(StoreError("the disk is on fire"))
+
+    client.send(bench.enqueue())
+    await settle()
+
+    assert client.received() == []
+    assert client.wire.closed
+    assert bench.service.failed is not None
+    with pytest.raises(StoreError, match="on fire"):
+        bench.service.failed.result()
+
+
+@in_loop
+async def test_a_bug_in_a_command_stops_the_service_before_anything_of_its_batch_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, other = await bench.client(), await bench.client()
+    monkeypatch.setattr(bench.service.engine._lookup, "get", lambda *_: 1 / 0)
+
+    other.send(bench.enqueue())
+    client.send(messages.Get([]))
+    await settle()
+
+    assert other.received() == []
+    assert client.received() == []
+    assert isinstance(bench.service.failed and bench.service.failed.exception(), ZeroDivisionError)
+
+
+@in_loop
+async def test_a_heartbeat_is_answered_while_the_disk_hangs() -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    client = await bench.client()
+    await bench.worker()
+    keeper = await bench.keeper()
+    store.stall()
+    client.send(bench.enqueue())
+    await settle()
+
+    keeper.send(messages.Heartbeat(1))
+    await settle()
+
+    assert keeper.received() == [messages.Ok()]
+    store.resume()
+
+
+@in_loop
+async def test_heartbeats_that_wait_in_the_buffers_are_applied_before_any_lease_runs_out() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+    keeper = await bench.keeper()
+    client.send(bench.enqueue())
+    await settle()
+    client.received()
+    worker.received()
+    for _ in range(9):
+        bench.pass_time(1_000)
+        await settle()
+
+    # The lease is about to run out; the heartbeat has come, its turn has not.
+    bench.now_ms += 1_000
+    bench.seconds += 1
+    keeper.send(messages.Heartbeat(1))
+    bench.service._tick()
+    bench.pass_time(2_000)
+    await settle()
+
+    assert worker.received() == []
+    client.send(messages.ListWorkers())
+    await settle()
+    assert [view.held for view in client.received()[0].workers] == [1]
+
+
+@in_loop
+async def test_a_silent_worker_loses_its_tasks_and_is_told() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+    client.send(bench.enqueue())
+    await settle()
+    (deliver,) = worker.received()
+
+    bench.pass_time(11_000)
+    await settle()
+
+    assert worker.received() == [messages.Revoke([(deliver.token, 0)])]
+
+
+@in_loop
+async def test_a_broker_that_was_stopped_for_a_minute_takes_no_lease_away() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+    client.send(bench.enqueue())
+    await settle()
+    worker.received()
+
+    bench.now_ms += 60_000
+    bench.seconds += 60
+    bench.service._tick()
+    await settle()
+
+    assert worker.received() == []
+
+
+@in_loop
+async def test_a_task_runs_and_its_result_is_pushed_to_who_waits() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+    enqueue = bench.enqueue()
+    task_id = enqueue.tasks[0][0]
+    client.send(enqueue)
+    client.send(messages.Wait([task_id]))
+    await settle()
+    (deliver,) = worker.received()
+
+    worker.send(messages.Settle([(deliver.token, 0, b"\x2a")]))
+    await settle()
+
+    assert worker.received() == [messages.Settled()]
+    enqueued, waited, results = client.received()
+    assert (enqueued, waited) == (messages.Enqueued(), messages.Waited([], []))
+    assert [(result.id, result.result) for result in results.results] == [(task_id, b"\x2a")]
+
+
+@in_loop
+async def test_results_that_do_not_fit_one_frame_come_in_several() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+    enqueue = bench.enqueue(8)
+    client.send(enqueue)
+    client.send(messages.Wait([task_id for task_id, _, _ in enqueue.tasks]))
+    await settle()
+    (deliver,) = worker.received()
+    client.received()
+
+    for half in (range(4), range(4, 8)):
+        worker.send(messages.Settle([(deliver.token, index, b"r" * 200_000) for index in half]))
+    await settle()
+
+    pushes = client.received()
+    assert len(pushes) > 1
+    assert sorted(result.id for push in pushes for result in push.results) == [task[0] for task in enqueue.tasks]
+
+
+@in_loop
+async def test_a_violation_is_answered_and_closes_only_its_own_connection() -> None:
+    bench = await Bench(MemoryStore()).start()
+    good, bad = await bench.client(), await bench.client()
+
+    bad.session.data_received(HEADER.pack(3, 16, 0, 7) + b"\xc1\xc1\xc1")
+    good.send(bench.enqueue())
+    await settle()
+
+    (error,) = bad.received()
+    assert (error.code, error.closes, bad.wire.closed) == ("protocol_violation", True, True)
+    assert (good.received(), good.wire.closed) == ([messages.Enqueued()], False)
+
+
+@in_loop
+async def test_an_oversized_frame_is_refused_from_its_header() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+
+    client.session.data_received(HEADER.pack(0xFFFFFFFF, 16, 0, 7))
+    await settle()
+
+    assert client.received()[0].code == "frame_too_large"
+    assert client.wire.closed
+
+
+@in_loop
+async def test_requests_served_before_a_violation_are_still_answered() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+
+    client.send(bench.enqueue())
+    await asyncio.sleep(0)
+    client.session.data_received(HEADER.pack(0xFFFFFFFF, 16, 0, 7))
+    await settle()
+
+    assert [type(message) for message in client.received()] == [messages.Enqueued, messages.Error]
+
+
+@in_loop
+async def test_a_violation_right_behind_a_request_voids_it_and_harms_nobody_else() -> None:
+    bench = await Bench(MemoryStore()).start()
+    bad, good = await bench.client(), await bench.client()
+
+    bad.send(bench.enqueue())
+    bad.session.data_received(HEADER.pack(0xFFFFFFFF, 16, 0, 7))
+    good.send(messages.Ping())
+    await settle()
+
+    assert [type(message) for message in bad.received()] == [messages.Error]
+    assert isinstance(good.received()[0], messages.Pong)
+
+
+@in_loop
+async def test_a_client_may_not_settle_and_a_worker_may_not_enqueue() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+
+    client.send(messages.Settle([(1, 0, None)]))
+    worker.send(bench.enqueue())
+    await settle()
+
+    assert [peer.received()[-1].code for peer in (client, worker)] == ["protocol_violation"] * 2
+
+
+@in_loop
+async def test_a_refused_request_keeps_its_connection() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+
+    client.send(messages.ControlQueue("nowhere", messages.QueueAction.PAUSE))
+    client.send(messages.Ping())
+    await settle()
+
+    error, pong = client.received()
+    assert (error.code, type(pong), client.wire.closed) == ("queue_not_found", messages.Pong, False)
+
+
+class Disk(MemoryStore):
+    """A store whose disk the test fills and slows down."""
+
+    free_bytes = 1 << 40
+    is_delayed = False
+
+    def health(self) -> Health:
+        return Health(
+            kind="memory",
+            durability=None,
+            disk_free_bytes=self.free_bytes,
+            is_write_stopped=False,
+            is_write_delayed=self.is_delayed,
+            failure=None,
+        )
+
+
+@in_loop
+async def test_a_nearly_full_disk_refuses_new_tasks_and_lets_running_ones_end() -> None:
+    disk = Disk()
+    bench = await Bench(disk).start()
+    client, worker = await bench.client(), await bench.worker()
+    client.send(bench.enqueue())
+    await settle()
+    (deliver,) = worker.received()
+    disk.free_bytes = 1_000
+    bench.pass_time(250)
+
+    client.send(bench.enqueue())
+    worker.send(messages.Settle([(deliver.token, 0, None)]))
+    await settle()
+
+    refusal = client.received()[-1]
+    assert (refusal.code, refusal.retryable) == ("store_full", True)
+    assert worker.received() == [messages.Settled()]
+    disk.free_bytes = 1 << 40
+    bench.pass_time(250)
+    client.send(bench.enqueue())
+    await settle()
+    assert client.received() == [messages.Enqueued()]
+
+
+@in_loop
+async def test_a_store_that_falls_behind_makes_clients_wait_but_not_workers() -> None:
+    disk = Disk()
+    bench = await Bench(disk).start()
+    client, worker = await bench.client(), await bench.worker()
+    client.send(bench.enqueue())
+    await settle()
+    (deliver,) = worker.received()
+    client.received()
+    disk.is_delayed = True
+    bench.pass_time(250)
+
+    client.send(bench.enqueue())
+    worker.send(messages.Settle([(deliver.token, 0, None)]))
+    await settle()
+
+    assert (client.received(), worker.received()) == ([], [messages.Settled()])
+    disk.is_delayed = False
+    bench.pass_time(250)
+    await settle()
+    assert client.received() == [messages.Enqueued()]
+
+
+@in_loop
+async def test_a_client_that_sends_more_than_its_share_is_not_read_from_until_it_is_served() -> None:
+    disk = Disk()
+    bench = await Bench(disk, connection_bytes_max=2 << 20).start()
+    client = await bench.client()
+    disk.is_delayed = True
+    bench.pass_time(250)
+
+    for _ in range(30):
+        client.send(bench.enqueue(payload=b"p" * 100_000))
+
+    assert not client.wire.reading
+    disk.is_delayed = False
+    bench.pass_time(250)
+    await settle(200)
+    assert client.wire.reading
+    assert client.received() == [messages.Enqueued()] * 30
+
+
+@in_loop
+async def test_when_all_clients_together_fill_the_buffer_each_must_wait() -> None:
+    disk = Disk()
+    bench = await Bench(disk, connection_bytes_max=2 << 20, buffer_bytes_max=16 << 20).start()
+    clients = [await bench.client() for _ in range(12)]
+    disk.is_delayed = True
+    bench.pass_time(250)
+
+    for client in clients:
+        for _ in range(15):
+            client.send(bench.enqueue(payload=b"p" * 100_000))
+
+    assert not clients[-1].wire.reading
+    disk.is_delayed = False
+    bench.pass_time(250)
+    await settle(2_000)
+    assert all(client.wire.reading for client in clients)
+
+
+@in_loop
+async def test_small_requests_are_answered_between_the_turns_of_a_client_with_large_ones() -> None:
+    bench = await Bench(MemoryStore()).start()
+    greedy, modest = await bench.client(), await bench.client()
+
+    for _ in range(40):
+        greedy.send(bench.enqueue(payload=b"p" * 100_000))
+    modest.send(bench.enqueue())
+    await settle(4)
+
+    assert modest.received() == [messages.Enqueued()]
+    assert len(greedy.received()) < 40
+
+
+@in_loop
+async def test_a_peer_that_does_not_read_gets_no_turns_until_it_does() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+    client.session.pause_writing()
+
+    client.send(messages.Ping())
+    await settle()
+
+    assert client.received() == []
+    client.session.resume_writing()
+    await settle()
+    assert isinstance(client.received()[0], messages.Pong)
+
+
+@in_loop
+async def test_more_connections_than_may_be_are_turned_away() -> None:
+    bench = await Bench(MemoryStore(), connections_max=1).start()
+    await bench.client()
+
+    late = Peer(bench)
+
+    assert late.received()[0].code == "overloaded"
+    assert late.wire.closed
+
+
+@in_loop
+async def test_a_worker_that_comes_back_on_a_new_connection_replaces_the_old_one() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, first = await bench.client(), await bench.worker()
+    client.send(bench.enqueue(3))
+    await settle()
+    (deliver,) = first.received()
+
+    held = [messages.Held(deliver.token, [0, 1], [0])]
+    second = Peer(bench)
+    info = messages.WorkerInfo("w", "host", 1, "async", 1, ["noop"])
+    second.send(
+        messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.WORKER, "", b"s" * 16, b"x" * 16, info, held)
+    )
+    await settle()
+
+    (welcome,) = second.received()
+    assert (welcome.resumed, welcome.lost, first.wire.closed) == (True, [], True)
+    client.received()
+    client.send(messages.ListWorkers())
+    await settle()
+    (view,) = client.received()[0].workers
+    assert (view.held, view.started) == (2, 1)
+
+
+@in_loop
+async def test_the_end_of_an_old_connection_does_not_disconnect_its_worker() -> None:
+    bench = await Bench(MemoryStore()).start()
+    first = await bench.worker()
+    second = await bench.worker()
+
+    first.session.connection_lost(None)
+    client = await bench.client()
+    client.send(bench.enqueue())
+    await settle()
+
+    assert isinstance(second.received()[0], messages.Deliver)
+
+
+@in_loop
+async def test_a_keeper_with_a_wrong_secret_is_refused() -> None:
+    bench = await Bench(MemoryStore()).start()
+    await bench.worker()
+    keeper = Peer(bench)
+
+    keeper.send(
+        messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.KEEPER, "", b"s" * 16, b"wrong secret 16b")
+    )
+    await settle()
+
+    assert keeper.received()[0].code == "session_unknown"
+    assert keeper.wire.closed
+
+
+@in_loop
+async def test_a_notice_of_an_expired_worker_closes_its_connection_with_the_reason() -> None:
+    bench = await Bench(MemoryStore()).start()
+    worker = await bench.worker()
+    bench.pass_time(11_000)
+    await settle()
+
+    worker.send(messages.Window(10, 1_000))
+    await settle()
+
+    assert worker.received()[-1].code == "session_unknown"
+    assert worker.wire.closed
+
+
+@in_loop
+async def test_stop_says_goodbye_answers_what_is_under_way_and_closes() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+    client.send(bench.enqueue())
+
+    await bench.service.stop()
+    await bench.service.stop()
+
+    assert {type(message) for message in client.received()} == {messages.Enqueued, messages.GoingAway}
+    assert client.wire.closed
+
+
+@in_loop
+async def test_stop_gives_up_on_a_hanging_disk_after_the_drain_time() -> None:
+    store = stalling()
+    bench = await Bench(store, drain_ms=0).start()
+    client = await bench.client()
+    store.stall()
+    client.send(bench.enqueue())
+    await settle()
+
+    await bench.service.stop()
+
+    assert client.wire.closed
+    assert messages.Enqueued() not in client.received()
+    assert "stop.unanswered" in [event for event, _ in bench.logged]
+
+
+@in_loop
+async def test_a_connection_during_the_stop_is_sent_elsewhere() -> None:
+    bench = await Bench(MemoryStore()).start()
+    await bench.service.stop()
+
+    late = Peer(bench)
+
+    assert late.received()[0].code == "going_away"
+
+
+@in_loop
+async def test_a_restart_keeps_tasks_and_takes_up_what_workers_hold() -> None:
+    store = MemoryStore()
+    first = await Bench(store).start()
+    client, worker = await first.client(), await first.worker(window=1)
+    client.send(first.enqueue(2))
+    await settle()
+    (deliver,) = worker.received()
+    await first.service.stop()
+
+    second = await Bench(store).start()
+    again = Peer(second)
+    info = messages.WorkerInfo("w", "host", 1, "async", 1, ["noop"])
+    held = [messages.Held(deliver.token, [0], [0])]
+    again.send(
+        messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.WORKER, "", b"s" * 16, b"x" * 16, info, held)
+    )
+    again.send(messages.Subscribe([("default", 1)]))
+    again.send(messages.Settle([(deliver.token, 0, None)]))
+    again.send(messages.Window(10, 1 << 20))
+    await settle()
+
+    welcome, _, settled, next_delivery = again.received()
+    assert (welcome.resumed, settled) == (True, messages.Settled())
+    assert next_delivery.token > deliver.token
+    assert len(records(next_delivery)) == 1
+
+
+@in_loop
+async def test_figures_add_up() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker(window=2)
+    client.send(bench.enqueue(5, retry=TaskSpec("x").retry))
+    await settle()
+    (deliver,) = worker.received()
+    worker.send(
+        messages.Settle([(deliver.token, 0, None)], [messages.Failure(deliver.token, 1, TaskFailure("E", "no"))])
+    )
+    worker.send(messages.Window(0, 0))
+    await settle()
+    client.received()
+
+    client.send(messages.GetStats())
+    await settle()
+
+    (stats,) = client.received()
+    assert (stats.enqueued_total, stats.completed_total, stats.failed_total) == (5, 1, 1)
+    assert stats.ready + stats.running + stats.scheduled == 4
+    assert (stats.connections, stats.workers, stats.queues) == (2, 1, 1)
+    assert stats.clock_ms >= START_MS

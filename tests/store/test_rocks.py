@@ -1,0 +1,512 @@
+"""The store on disk passes the suite, and refuses what it must: locks, strangers, damage, full disks."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tq.core.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreTooNew
+from tq.core.times import DurationMs
+from tq.store.base import Durability
+from tq.store.directory import DataDirectory
+from tq.store.rocks import RocksStore, _translated
+from tq.testing.store_suite import StoreSuite, commit_all
+
+EVERYTHING = (b"", b"\xff", 1_000_000, 1 << 40)
+
+
+class TestRocksStore(StoreSuite):
+    def open_store(self, directory: Path) -> RocksStore:
+        return RocksStore(directory / "data")
+
+
+class TestRocksStoreOnAnInterval(StoreSuite):
+    def open_store(self, directory: Path) -> RocksStore:
+        return RocksStore(directory / "data", durability=Durability.INTERVAL, sync_interval_ms=DurationMs(1))
+
+
+class TestRocksStoreWithoutSync(StoreSuite):
+    def open_store(self, directory: Path) -> RocksStore:
+        return RocksStore(directory / "data", durability=Durability.NONE)
+
+
+def filled(directory: Path, rows: int = 100) -> dict[bytes, bytes]:
+    """Make a data directory with *rows* rows, one batch each, and close it."""
+    store = RocksStore(directory)
+    batches = [{b"k%04d" % number: os.urandom(500)} for number in range(rows)]
+    commit_all(store, *batches)
+    store.close()
+    return {key: value for batch in batches for key, value in batch.items()}
+
+
+def killed(directory: Path, program: str) -> None:
+    """Run *program* in a process that has `store` open and ends without closing it."""
+    script = (
+        "import asyncio, os, sys\nfrom pathlib import Path\n"
+        "from tq.store.base import Durability\nfrom tq.store.rocks import RocksStore\n"
+        "async def main():\n"
+        f"    store = RocksStore(Path({str(directory)!r}))\n"
+        + "".join(f"    {line}\n" for line in program.splitlines())
+        + "asyncio.run(main())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, timeout=60, check=False)
+    assert ended.returncode == 9
+
+
+FILL_AND_DIE = """\
+for number in range(100):
+    await store.commit({b"k%04d" % number: os.urandom(500)})
+await store.commit({b"last": b"synced"})
+store._on_demand.close()
+os._exit(9)"""
+
+FILL_UNSYNCED_AND_DIE = """\
+await store.commit({b"first": b"synced"})
+store._on_demand.close()
+for number in range(100):
+    store.commit({b"k%04d" % number: os.urandom(500)}, sync=False)
+os._exit(9)"""
+
+
+def newest_log(directory: Path) -> Path:
+    return max(directory.glob("rocks/*.log"))
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file but RocksDB's diary."""
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and not path.name.startswith("LOG")
+    }
+
+
+def test_rows_are_there_after_closing_and_opening(tmp_path: Path) -> None:
+    rows = filled(tmp_path / "data")
+
+    store = RocksStore(tmp_path / "data")
+
+    assert dict(store.scan(*EVERYTHING)) == rows
+    store.close()
+
+
+def test_a_commit_while_one_is_in_flight_is_a_bug(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data")
+
+    async def main() -> None:
+        pending = store.commit({b"a": b"1"})
+        for sync in (True, False):
+            with pytest.raises(AssertionError, match="in flight"):
+                store.commit({b"a": b"2"}, sync=sync)
+        await pending
+
+    asyncio.run(main())
+
+    assert store.get(b"a") == b"1"
+    store.close()
+
+
+@pytest.mark.parametrize("durability", [Durability.INTERVAL, Durability.NONE])
+def test_without_a_sync_to_wait_for_a_commit_needs_no_loop(tmp_path: Path, durability: Durability) -> None:
+    store = RocksStore(tmp_path / "data", durability=durability)
+
+    store.commit({b"a": b"1"})
+    store.commit({b"a": b"2"})
+    store.close()
+
+    again = RocksStore(tmp_path / "data")
+    assert again.get(b"a") == b"2"
+    again.close()
+
+
+def test_health_names_the_store_and_its_durability(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data", durability=Durability.INTERVAL)
+
+    health = store.health()
+
+    assert (health.kind, health.durability) == ("rocksdb", Durability.INTERVAL)
+    store.close()
+    assert store.health().kind == "rocksdb"
+
+
+def test_health_survives_the_loss_of_the_directory(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data")
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+
+    assert store.health().disk_free_bytes == 0
+
+    (tmp_path / "elsewhere").rename(tmp_path / "data")
+    store.close()
+
+
+def test_a_second_store_on_the_directory_is_refused_here(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data")
+    commit_all(store, {b"a": b"1"})
+
+    with pytest.raises(StoreLocked, match=str(tmp_path / "data")):
+        RocksStore(tmp_path / "data")
+
+    commit_all(store, {b"b": b"2"})
+    store.close()
+    RocksStore(tmp_path / "data").close()
+
+
+def test_a_second_store_on_the_directory_is_refused_in_another_process(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data")
+
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom tq.core.errors import StoreLocked\n"
+        "from tq.store.rocks import RocksStore\n"
+        f"try:\n    RocksStore(Path({str(tmp_path / 'data')!r}))\n"
+        "except StoreLocked:\n    sys.exit(7)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, timeout=60, check=False)
+
+    assert ended.returncode == 7
+    store.close()
+
+
+def test_a_directory_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("chapter one")
+
+    with pytest.raises(StoreError, match="not ours"):
+        RocksStore(tmp_path)
+
+    assert contents(tmp_path) == {"thesis.tex": b"chapter one"}
+
+
+def test_a_later_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+    filled(tmp_path / "data")
+    (tmp_path / "data" / "format").write_text("tq data directory, format 2\n")
+    before = contents(tmp_path)
+
+    with pytest.raises(StoreTooNew, match="format 2"):
+        RocksStore(tmp_path / "data")
+
+    assert contents(tmp_path) == before
+
+
+def test_a_creation_that_was_interrupted_is_finished(tmp_path: Path) -> None:
+    filled(tmp_path / "data")
+    (tmp_path / "data" / "format").unlink()
+
+    store = RocksStore(tmp_path / "data")
+
+    assert len(store.scan(*EVERYTHING)) == 100
+    store.close()
+    assert (tmp_path / "data" / "format").exists()
+
+
+def test_a_database_that_is_gone_is_damage_and_not_a_new_one(tmp_path: Path) -> None:
+    filled(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "rocks")
+
+    with pytest.raises(StoreCorrupt):
+        RocksStore(tmp_path / "data")
+
+
+def lose(path: Path) -> None:
+    path.unlink()
+
+
+def flip_the_middle(path: Path) -> None:
+    flip(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [lose, flip_the_middle])
+@pytest.mark.parametrize("pattern", ["MANIFEST-*", "CURRENT"])
+def test_damage_that_keeps_it_from_opening_is_named(
+    tmp_path: Path, pattern: str, damage: Callable[[Path], None]
+) -> None:
+    filled(tmp_path / "data")
+    (path,) = tmp_path.glob(f"data/rocks/{pattern}")
+    damage(path)
+
+    with pytest.raises(StoreError, match="cannot be opened") as refused:
+        RocksStore(tmp_path / "data")
+
+    assert isinstance(refused.value, StoreCorrupt)
+    assert str(tmp_path / "data") in str(refused.value)
+
+
+def test_a_table_that_is_gone_keeps_it_from_opening(tmp_path: Path) -> None:
+    filled(tmp_path / "data")
+    for table in tmp_path.glob("data/rocks/*.sst"):
+        table.unlink()
+
+    with pytest.raises(StoreCorrupt):
+        RocksStore(tmp_path / "data")
+
+
+def test_a_row_in_a_damaged_table_is_an_error_and_never_a_missing_row(tmp_path: Path) -> None:
+    rows = filled(tmp_path / "data")
+    (table,) = tmp_path.glob("data/rocks/*.sst")
+    flip(table, 30_000)
+    store = RocksStore(tmp_path / "data")
+
+    with pytest.raises(StoreCorrupt, match="damaged"):
+        store.scan(*EVERYTHING)
+
+    found: list[bytes | None] = []
+    with pytest.raises(StoreCorrupt, match="damaged"):
+        found.extend(store.get(key) for key in rows)
+    assert None not in found
+    store.close()
+
+
+def test_what_was_synced_is_there_after_a_kill(tmp_path: Path) -> None:
+    killed(tmp_path / "data", FILL_AND_DIE)
+
+    store = RocksStore(tmp_path / "data")
+
+    assert len(store.scan(*EVERYTHING)) == 101
+    store.close()
+
+
+def test_a_log_damaged_where_it_was_synced_is_refused_and_left_alone(tmp_path: Path) -> None:
+    killed(tmp_path / "data", FILL_AND_DIE)
+    log = newest_log(tmp_path / "data")
+    whole = log.read_bytes()
+    flip(log, len(whole) // 2)
+    before = contents(tmp_path)
+
+    with pytest.raises(StoreCorrupt, match="acknowledged writes are lost"):
+        RocksStore(tmp_path / "data")
+
+    assert contents(tmp_path) == before
+    log.write_bytes(whole)
+    store = RocksStore(tmp_path / "data")
+    assert len(store.scan(*EVERYTHING)) == 101
+    store.close()
+
+
+def test_a_log_cut_before_what_was_synced_is_refused(tmp_path: Path) -> None:
+    killed(tmp_path / "data", FILL_AND_DIE)
+    log = newest_log(tmp_path / "data")
+    log.write_bytes(log.read_bytes()[:20_000])
+
+    with pytest.raises(StoreCorrupt, match="acknowledged writes are lost"):
+        RocksStore(tmp_path / "data")
+
+
+def test_whoever_accepts_the_loss_deletes_the_mark_and_goes_on(tmp_path: Path) -> None:
+    killed(tmp_path / "data", FILL_AND_DIE)
+    flip(newest_log(tmp_path / "data"), 20_000)
+    (tmp_path / "data" / "synced").unlink()
+
+    store = RocksStore(tmp_path / "data")
+
+    kept = [key for key, _ in store.scan(*EVERYTHING)]
+    assert 0 < len(kept) < 100
+    assert kept == [b"k%04d" % number for number in range(len(kept))]
+    store.close()
+
+
+def cut(content: bytes) -> bytes:
+    return content[: 2 * len(content) // 3]
+
+
+def end_in_zeros(content: bytes) -> bytes:
+    return cut(content) + bytes(len(content) - len(cut(content)))
+
+
+def have_a_hole(content: bytes) -> bytes:
+    start = 2 * len(content) // 3
+    return content[:start] + bytes(4_096) + content[start + 4_096 :]
+
+
+def go_on_after_the_end(content: bytes) -> bytes:
+    return content + b"\x5a" * 5_000
+
+
+@pytest.mark.parametrize("power_failure", [cut, end_in_zeros, have_a_hole, go_on_after_the_end])
+def test_a_torn_tail_that_was_not_synced_opens_and_keeps_what_is_before_it(
+    tmp_path: Path, power_failure: Callable[[bytes], bytes]
+) -> None:
+    killed(tmp_path / "data", FILL_UNSYNCED_AND_DIE)
+    log = newest_log(tmp_path / "data")
+    log.write_bytes(power_failure(log.read_bytes()))
+
+    store = RocksStore(tmp_path / "data")
+
+    kept = [key for key, _ in store.scan(b"k", b"l", 1_000)]
+    assert store.get(b"first") == b"synced"
+    assert len(kept) >= 60
+    assert kept == [b"k%04d" % number for number in range(len(kept))]
+    commit_all(store, {b"more": b"1"})
+    store.close()
+    RocksStore(tmp_path / "data").close()
+
+
+def test_a_snapshot_opens_as_a_directory_of_its_own(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data")
+    commit_all(store, {b"a": b"1"})
+    store.commit({b"b": b"2"}, sync=False)
+
+    store.snapshot(tmp_path / "copy")
+    commit_all(store, {b"a": b"changed"})
+
+    copy = RocksStore(tmp_path / "copy")
+    assert copy.scan(*EVERYTHING) == [(b"a", b"1"), (b"b", b"2")]
+    copy.close()
+    store.close()
+
+
+def test_a_snapshot_never_replaces_one(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data")
+    store.snapshot(tmp_path / "copy")
+
+    for taken in (tmp_path / "copy", tmp_path / "data"):
+        with pytest.raises(StoreError, match="holds a database"):
+            store.snapshot(taken)
+    store.close()
+
+
+def put_in_place_of_the_log(store: RocksStore, other: int) -> None:
+    """Let what the store writes to its log go to the file descriptor *other* instead."""
+    opened = {entry.name: str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
+    logs = [
+        int(number)
+        for number, path in opened.items()
+        if path.startswith(str(store._directory.rocks)) and path.endswith(".log")
+    ]
+    os.dup2(other, max(logs))
+
+
+def test_a_failed_sync_is_raised_once_and_breaks_the_store(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data")
+    commit_all(store, {b"a": b"1"})
+    # A pipe can be written to and cannot be synced.
+    reading, writing = os.pipe()
+    put_in_place_of_the_log(store, writing)
+
+    async def main() -> None:
+        pending = store.commit({b"b": b"2"})
+        with pytest.raises(StoreError, match="cannot make a commit durable"):
+            await pending
+        with pytest.raises(StoreError, match="no more commits"):
+            store.commit({b"c": b"3"})
+
+    asyncio.run(main())
+
+    assert "cannot make a commit durable" in (store.health().failure or "")
+    assert store.get(b"b") == b"2"
+    store.close()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_failed_sync_on_an_interval_shows_in_health_and_refuses_what_follows(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data", durability=Durability.INTERVAL, sync_interval_ms=DurationMs(0))
+    reading, writing = os.pipe()
+    put_in_place_of_the_log(store, writing)
+
+    store.commit({b"a": b"1"})
+    assert store._on_interval is not None
+    store._on_interval._thread.join(60)
+
+    assert "cannot make a commit durable" in (store.health().failure or "")
+    with pytest.raises(StoreError, match="no more commits"):
+        store.commit({b"b": b"2"})
+    store.close()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_what_cannot_be_synced_at_the_end_is_said_and_the_directory_let_go(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data", durability=Durability.NONE)
+    reading, writing = os.pipe()
+    put_in_place_of_the_log(store, writing)
+    store.commit({b"a": b"1"})
+
+    with pytest.raises(StoreError, match="cannot make a commit durable"):
+        store.close()
+
+    RocksStore(tmp_path / "data").close()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_commit_that_cannot_be_written_breaks_the_store(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data")
+    commit_all(store, {b"a": b"1"})
+    full = os.open("/dev/full", os.O_WRONLY)
+    put_in_place_of_the_log(store, full)
+
+    with pytest.raises(StoreFull, match="cannot commit"):
+        store.commit({b"b": b"2"}, sync=False)
+    with pytest.raises(StoreFull, match="no more commits"):
+        store.commit({b"c": b"3"}, sync=False)
+
+    store.close()
+    os.close(full)
+    again = RocksStore(tmp_path / "data")
+    assert [key for key, _ in again.scan(*EVERYTHING)] == [b"a"]
+    again.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Path:
+    """A file system of 24 MB; mounting one is for the superuser."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    return disk
+
+
+def test_a_full_disk_breaks_the_store_with_its_own_error_and_loses_nothing(small_disk: Path) -> None:
+    try:
+        store = RocksStore(small_disk / "data")
+        acknowledged: list[bytes] = []
+
+        async def fill() -> None:
+            for number in range(1_000):
+                key = b"k%04d" % number
+                await store.commit({key: os.urandom(100_000)})
+                acknowledged.append(key)
+
+        with pytest.raises(StoreFull, match="full"):
+            asyncio.run(fill())
+        with pytest.raises(StoreFull, match="no more commits"):
+            store.commit({b"z": b"1"}, sync=False)
+
+        # Even to open it and to delete rows takes room: a broker keeps a reserve. Here the disk grows.
+        store.close()
+        shutil.move(small_disk / "data", small_disk.parent / "bigger")
+        again = RocksStore(small_disk.parent / "bigger")
+        assert [key for key in acknowledged if again.get(key) is None] == []
+        again.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(small_disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    "text, kind",
+    [
+        ("IO error: No space left on device: While appending to file: 7.log", StoreFull),
+        ("IO error: Disk quota exceeded: While appending to file: 7.log", StoreFull),
+        ("IO error: While lock file: LOCK: Resource temporarily unavailable", StoreLocked),
+        ("Corruption: block checksum mismatch", StoreCorrupt),
+        ("IO error: Input/output error", StoreError),
+    ],
+)
+def test_what_rocksdb_says_becomes_our_error_with_its_text(text: str, kind: type[StoreError]) -> None:
+    error = _translated(Exception(text), DataDirectory(Path("data")), "cannot commit")
+
+    assert type(error) is kind
+    assert text in str(error)

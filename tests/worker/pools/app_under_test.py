@@ -1,0 +1,104 @@
+"""The app that the child processes of these tests import, with handlers of every kind."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tq.app.app import App
+from tq.app.context import TaskContext, current_task
+from tq.app.middleware import Middleware
+
+
+class Note(Middleware):
+    """Leaves its mark where handlers can see it."""
+
+    def before(self, context: TaskContext) -> None:
+        noted.append(context.name)
+
+
+noted: list[str] = []
+app = App("memory:", middleware=[Note()])
+
+
+@app.task(name="pid")
+def pid() -> int:
+    return os.getpid()
+
+
+@app.task(name="double")
+def double(x: int) -> int:
+    return 2 * x
+
+
+@app.task(name="double_later")
+async def double_later(x: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * x
+
+
+@app.task(name="context")
+def context() -> list[object]:
+    task = current_task()
+    return [task.name, task.attempt, task.worker, threading.current_thread() is threading.main_thread()]
+
+
+@app.task(name="exit")
+def exit_with(status: int) -> None:
+    os._exit(status)
+
+
+@app.task(name="crash")
+def crash(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+@app.task(name="leave")
+def leave() -> None:
+    sys.exit(7)
+
+
+@app.task(name="sleep")
+def sleep(path: str) -> None:
+    """Say in *path* that it runs, then sleep in one long system call."""
+    _say(path, "started")
+    try:
+        time.sleep(60)
+    finally:
+        _say(path, "put in order")
+
+
+@app.task(name="wait")
+async def wait(path: str) -> None:
+    _say(path, "started")
+    await asyncio.sleep(60)
+
+
+@app.task(name="spin")
+def spin(path: str) -> None:
+    """Heed nothing."""
+    _say(path, "started")
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            continue
+
+
+@app.task(name="read")
+def read() -> str:
+    return sys.stdin.read()
+
+
+@app.task(name="noted")
+def what_was_noted() -> list[str]:
+    return noted
+
+
+def _say(path: str, text: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(f"{text} {os.getpid()}\n")

@@ -1,0 +1,87 @@
+"""The async pool: coroutines as tasks of the loop."""
+
+import asyncio
+
+import msgspec
+
+from tests.worker.pools.ends import Ends, running
+from tests.worker.rig import Gate
+from tests.worker.scripted import registry
+from tq.worker.assignment import Failed, Stop
+from tq.worker.executor import Executor
+from tq.worker.pools.aio import AsyncPool
+
+
+async def test_a_coroutine_is_a_task_of_the_loop_named_as_its_task() -> None:
+    ends = Ends()
+
+    async def work() -> list[object]:
+        task = asyncio.current_task()
+        assert task is not None
+        return [task.get_name()]
+
+    executor = Executor(registry(work=work), "w")
+    pool = AsyncPool(executor, 1)
+    await pool.start(ends.finished)
+    assignment = running(executor, "work")
+
+    pool.run(assignment)
+    outcome = await ends.of(assignment)
+    await pool.stop()
+
+    assert isinstance(outcome, bytes)
+    assert msgspec.msgpack.decode(outcome) == ["work"]
+
+
+async def test_a_plain_function_is_left_to_the_threads() -> None:
+    ends = Ends()
+    executor = Executor(registry(work=lambda: 1), "w")
+    pool = AsyncPool(executor, 1)
+    await pool.start(ends.finished)
+    assignment = running(executor, "work")
+
+    pool.run(assignment)
+    outcome = await ends.of(assignment)
+    patience = pool.interrupt(assignment)
+    await pool.stop()
+
+    assert outcome == msgspec.msgpack.encode(1)
+    assert patience == 0
+
+
+async def test_a_coroutine_is_cancelled_and_has_time_to_put_things_in_order() -> None:
+    ends, gate = Ends(), Gate()
+    executor = Executor(registry(gate=gate.__call__), "w")
+    pool = AsyncPool(executor, 1)
+    await pool.start(ends.finished)
+    assignment = running(executor, "gate")
+    pool.run(assignment)
+    await gate.until(lambda gate: gate.entered == 1)
+
+    assignment.stop = Stop.TIMEOUT
+    patience = pool.interrupt(assignment)
+    outcome = await ends.of(assignment)
+    await pool.stop()
+
+    assert patience > 0
+    assert isinstance(outcome, Failed)
+    assert outcome.failure.type == "TaskTimeout"
+
+
+async def test_one_cancelled_before_its_first_step_ends_too() -> None:
+    ends, gate = Ends(), Gate()
+    executor = Executor(registry(gate=gate.__call__), "w")
+    pool = AsyncPool(executor, 1)
+    await pool.start(ends.finished)
+    assignment = running(executor, "gate")
+
+    pool.run(assignment)
+    assignment.stop = Stop.LEAVING
+    pool.interrupt(assignment)
+    outcome = await ends.of(assignment)
+    await pool.stop()
+
+    assert isinstance(outcome, Failed)
+    assert outcome.failure.type == "WorkerStopped"
+    assert gate.entered == 0
+    assert len(ends.outcomes) == 1

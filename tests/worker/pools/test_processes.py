@@ -1,0 +1,279 @@
+"""The process pool: what happens in a child stays there, and a child that ends is replaced."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from tests.worker.pools.app_under_test import app
+from tests.worker.pools.ends import Ends, running
+from tq.core.errors import ConfigError
+from tq.worker.assignment import Assignment, Failed, Stop
+from tq.worker.executor import Executor
+from tq.worker.pools.processes import ProcessPool
+
+pytestmark = pytest.mark.acceptance
+
+APP = "tests.worker.pools.app_under_test:app"
+
+
+class Pool:
+    """A started pool and what it reports."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.executor = Executor(app.registry, "w")
+        self.pool = ProcessPool(self.executor, concurrency, APP, "w")
+        self.ends = Ends()
+
+    def run(self, name: str, *args: object, **spec: object) -> Assignment:
+        work = running(self.executor, name, *args, **spec)
+        self.pool.run(work)
+        return work
+
+    async def result(self, name: str, *args: object, **spec: object) -> object:
+        outcome = await self.ends.of(self.run(name, *args, **spec))
+        assert isinstance(outcome, bytes), outcome
+        return msgspec.msgpack.decode(outcome)
+
+    async def failure(self, name: str, *args: object) -> Failed:
+        outcome = await self.ends.of(self.run(name, *args))
+        assert isinstance(outcome, Failed)
+        return outcome
+
+    def stop(self, work: Assignment, why: Stop) -> None:
+        work.stop = why
+        assert self.pool.interrupt(work) > 0
+
+
+@asynccontextmanager
+async def pool(concurrency: int = 1) -> AsyncIterator[Pool]:
+    made = Pool(concurrency)
+    await made.pool.start(made.ends.finished)
+    try:
+        yield made
+    finally:
+        await made.pool.stop()
+
+
+async def said(path: Path, number: int) -> list[str]:
+    """Wait for the *number*-th thing a handler says in *path*; return all."""
+    deadline = time.monotonic() + 20
+    while len(lines := _lines(path)) < number:
+        assert time.monotonic() < deadline, f"the handler has said only {lines}"
+        await asyncio.sleep(0.01)
+    return lines
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+async def test_handlers_run_in_the_main_thread_of_another_process() -> None:
+    async with pool() as it:
+        assert await it.result("pid") != os.getpid()
+        assert await it.result("context", attempts=2) == ["context", 3, "w", True]
+
+
+async def test_plain_and_asynchronous_handlers_both_run_one_after_the_other_in_one_child() -> None:
+    async with pool() as it:
+        assert await it.result("double", 4) == 8
+        assert await it.result("double_later", 5) == 10
+        assert await it.result("pid") == await it.result("pid")
+
+
+async def test_tasks_at_the_same_time_have_a_child_each(tmp_path: Path) -> None:
+    async with pool(2) as it:
+        works = [it.run("sleep", str(tmp_path / "said")) for _ in range(2)]
+
+        lines = await said(tmp_path / "said", 2)
+        for work in works:
+            it.stop(work, Stop.LEAVING)
+        for work in works:
+            await it.ends.of(work)
+
+        assert len(set(lines)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "how"),
+    [("exit", 3, "exit code 3"), ("exit", 0, "exit code 0"), ("crash", signal.SIGSEGV, "signal SIGSEGV")],
+)
+async def test_a_child_that_dies_fails_the_attempt_it_ran_and_no_other(name: str, argument: int, how: str) -> None:
+    async with pool() as it:
+        before = await it.result("pid")
+
+        failed = await it.failure(name, argument)
+        after = await it.result("pid")
+
+        assert failed.failure.type == "WorkerProcessDied"
+        assert how in failed.failure.message
+        assert str(before) in failed.failure.message
+        assert (failed.reject, failed.retry_after_ms) == (False, None)
+        assert after != before
+
+
+async def test_a_child_killed_while_it_was_idle_harms_no_task() -> None:
+    async with pool() as it:
+        before = await it.result("pid")
+        assert isinstance(before, int)
+
+        os.kill(before, signal.SIGKILL)
+        after = await it.result("pid")  # it may well be given to the dead child first
+
+        assert after != before
+        assert all(isinstance(outcome, bytes) for _, outcome in it.ends.outcomes)
+
+
+async def test_a_handler_that_exits_politely_does_not_even_cost_the_child() -> None:
+    async with pool() as it:
+        before = await it.result("pid")
+
+        failed = await it.failure("leave")
+
+        assert failed.failure.type == "SystemExit"
+        assert await it.result("pid") == before
+
+
+@pytest.mark.parametrize("name", ["sleep", "wait"])
+async def test_a_handler_is_interrupted_where_it_stands_and_its_child_lives_on(name: str, tmp_path: Path) -> None:
+    async with pool() as it:
+        before = await it.result("pid")
+        work = it.run(name, str(tmp_path / "said"))
+        await said(tmp_path / "said", 1)
+
+        it.stop(work, Stop.TIMEOUT)
+        outcome = await it.ends.of(work)
+
+        assert isinstance(outcome, Failed)
+        assert outcome.failure.type == "TaskTimeout"
+        assert f"in {name}" in outcome.failure.traceback
+        assert name != "sleep" or len(await said(tmp_path / "said", 2)) == 2
+        assert await it.result("pid") == before
+
+
+async def test_one_that_heeds_nothing_is_killed_after_two_seconds(tmp_path: Path) -> None:
+    async with pool() as it:
+        before = await it.result("pid")
+        work = it.run("spin", str(tmp_path / "said"))
+        await said(tmp_path / "said", 1)
+
+        it.stop(work, Stop.LEAVING)
+        began = time.monotonic()
+        outcome = await it.ends.of(work)
+
+        assert isinstance(outcome, Failed)
+        assert (outcome.failure.type, outcome.retry_after_ms) == ("WorkerStopped", 0)
+        assert 1.5 < time.monotonic() - began < 10
+        assert await it.result("pid") != before
+
+
+async def test_a_signal_to_the_whole_group_leaves_the_children_to_the_parent(tmp_path: Path) -> None:
+    async with pool() as it:
+        child = await it.result("pid")
+        assert isinstance(child, int)
+
+        os.kill(child, signal.SIGINT)
+        os.kill(child, signal.SIGTERM)
+
+        assert await it.result("pid") == child
+
+
+async def test_the_apps_middleware_runs_where_its_handlers_do() -> None:
+    async with pool() as it:
+        await it.result("double", 4)
+
+        assert await it.result("noted") == ["double", "noted"]
+
+
+async def test_handlers_find_an_empty_standard_input() -> None:
+    async with pool() as it:
+        assert await it.result("read") == ""
+
+
+async def test_a_task_that_is_stopped_before_a_child_is_free_for_it_ends_at_once() -> None:
+    async with pool() as it:
+        child = await it.result("pid")
+        assert isinstance(child, int)
+        it.pool._idle.clear()  # as it is while a child is being replaced
+        work = it.run("pid")
+
+        it.stop(work, Stop.LEAVING)
+
+        assert isinstance(await it.ends.of(work), Failed)
+
+
+async def test_stopping_the_pool_ends_every_child(tmp_path: Path) -> None:
+    async with pool(2) as it:
+        idle = await it.result("pid")
+        it.run("spin", str(tmp_path / "said"))
+        (line,) = await said(tmp_path / "said", 1)
+        children = [idle, int(line.split()[-1])]
+
+    assert not any(psutil.pid_exists(child) for child in children if isinstance(child, int))
+
+
+async def test_a_child_that_is_just_being_started_when_the_pool_stops_ends_by_itself() -> None:
+    it = Pool(1)
+    stopping = it.pool
+    stopping._finished = it.ends.finished
+    starting = asyncio.create_task(stopping._spawn())
+    await asyncio.sleep(0)
+    await stopping.stop()
+
+    async with asyncio.timeout(20):
+        child = await starting
+        status = await child.process.wait()
+        with pytest.raises(ConfigError, match="ended before it was ready"):
+            await child.ready
+
+    assert status == 0
+
+
+async def test_an_app_that_cannot_be_imported_is_said_so_with_its_traceback() -> None:
+    ends = Ends()
+    broken = ProcessPool(Executor(app.registry, "w"), 2, "tests.worker.pools.nowhere:app", "w")
+
+    with pytest.raises(ConfigError, match="No module named"):
+        await broken.start(ends.finished)
+
+
+async def test_children_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        f"""
+        import asyncio, sys
+        sys.path[:] = {sys.path!r}
+        from tests.worker.pools.test_processes import pool
+
+        async def main():
+            async with pool(2) as it:
+                it.run("spin", {str(tmp_path / "said")!r})
+                print(await it.result("pid"), flush=True)
+                await asyncio.sleep(60)
+
+        asyncio.run(main())
+        """
+    )
+    parent = await asyncio.to_thread(
+        subprocess.Popen, [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert parent.stdout is not None
+    idle = int(await asyncio.to_thread(parent.stdout.readline))
+    (line,) = await said(tmp_path / "said", 1)
+
+    parent.kill()
+    await asyncio.to_thread(parent.wait)
+    parent.stdout.close()
+
+    children = [psutil.Process(pid) for pid in (idle, int(line.split()[-1])) if psutil.pid_exists(pid)]
+    _, alive = await asyncio.to_thread(psutil.wait_procs, children, 10)
+    assert alive == []

@@ -1,0 +1,176 @@
+"""The thread pool: as many threads as run at a time, and one more for each that is given up."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from tests.worker.pools.ends import Ends, running
+from tests.worker.scripted import registry
+from tq.worker.assignment import Assignment, Stage
+from tq.worker.executor import Executor
+from tq.worker.pools.threads import ThreadPool
+
+
+class Pool:
+    """A started pool and what it reports."""
+
+    def __init__(self, functions: dict[str, Callable[..., object]], concurrency: int) -> None:
+        self.executor = Executor(registry(**functions), "w")
+        self.pool = ThreadPool(self.executor, concurrency)
+        self.ends = Ends()
+
+    def run(self, name: str, *args: object) -> Assignment:
+        work = running(self.executor, name, *args)
+        self.pool.run(work)
+        return work
+
+    async def result(self, work: Assignment) -> object:
+        outcome = await self.ends.of(work)
+        assert isinstance(outcome, bytes)
+        return msgspec.msgpack.decode(outcome)
+
+
+@asynccontextmanager
+async def pool(concurrency: int = 4, **functions: Callable[..., object]) -> AsyncIterator[Pool]:
+    made = Pool(functions, concurrency)
+    await made.pool.start(made.ends.finished)
+    try:
+        yield made
+    finally:
+        await made.pool.stop()
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+async def double_later(x: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * x
+
+
+async def test_plain_and_asynchronous_handlers_both_run() -> None:
+    async with pool(double=double, double_later=double_later) as it:
+        assert await it.result(it.run("double", 4)) == 8
+        assert await it.result(it.run("double_later", 5)) == 10
+
+
+async def test_outcomes_arrive_on_the_loop() -> None:
+    async with pool(double=double) as it:
+        arrived: list[int] = []
+        it.ends.on_end = lambda: arrived.append(threading.get_ident())
+
+        await it.result(it.run("double", 4))
+
+        assert arrived == [threading.get_ident()]
+
+
+async def test_threads_are_started_as_they_are_needed_and_used_again() -> None:
+    async with pool(double=double) as it:
+        for _ in range(10):
+            await it.result(it.run("double", 1))
+
+        assert len(it.pool._threads) == 1
+
+
+async def test_tasks_at_the_same_time_have_a_thread_each() -> None:
+    together = threading.Barrier(3)
+
+    def meet() -> int:
+        return together.wait(10)
+
+    async with pool(meet=meet) as it:
+        works = [it.run("meet") for _ in range(3)]
+
+        assert {await it.result(work) for work in works} == {0, 1, 2}
+
+
+async def test_the_thread_of_an_abandoned_task_is_replaced_and_its_late_end_is_dropped() -> None:
+    door, inside = threading.Event(), threading.Event()
+
+    def hang() -> str:
+        inside.set()
+        door.wait(10)
+        return "late"
+
+    async with pool(1, hang=hang, double=double) as it:
+        hanging = it.run("hang")
+        await asyncio.to_thread(inside.wait, 10)
+        stuck = hanging.run_by
+
+        patience = it.pool.interrupt(hanging)
+        it.pool.abandon(hanging)
+        result = await it.result(it.run("double", 4))
+        door.set()
+        assert isinstance(stuck, threading.Thread)
+        await asyncio.to_thread(stuck.join, 10)
+        again = await it.result(it.run("double", 5))
+
+        assert patience == 0
+        assert (result, again) == (8, 10)
+        assert [work.plan.name for work, _ in it.ends.outcomes] == ["double", "double"]
+        assert (it.pool._busy, len(it.pool._threads), it.pool._abandoned) == (0, 1, set())
+
+
+async def test_a_task_that_ended_while_the_loop_was_busy_is_not_taken_for_one_that_hangs() -> None:
+    async with pool(double=double) as it:
+        work = it.run("double", 4)
+        while not it.pool._outbox:  # the loop does not turn here: the outcome waits for it
+            pass
+
+        it.pool.interrupt(work)
+
+        assert [ended for ended, _ in it.ends.outcomes] == [work]
+
+
+async def test_a_task_given_up_before_a_thread_came_to_it_is_not_run() -> None:
+    ran: list[int] = []
+
+    def work() -> None:
+        ran.append(1)
+
+    async with pool(1, work=work, double=double) as it:
+        gone = running(it.executor, "work")
+        gone.stage = Stage.GONE
+        it.pool.run(gone)
+
+        await it.ends.of(gone)
+
+        assert ran == []
+
+
+async def test_a_handler_that_outlives_the_loop_ends_without_a_sound() -> None:
+    door, inside = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        inside.set()
+        door.wait(10)
+
+    made = Pool({"hang": hang}, 1)
+    loop = asyncio.new_event_loop()
+
+    async def leave() -> threading.Thread:
+        await made.pool.start(made.ends.finished)
+        work = made.run("hang")
+        await asyncio.to_thread(inside.wait, 10)
+        thread = work.run_by
+        assert isinstance(thread, threading.Thread)
+        made.pool.abandon(work)
+        await made.pool.stop()
+        await loop.shutdown_default_executor()
+        return thread
+
+    def live() -> threading.Thread:
+        try:
+            return loop.run_until_complete(leave())
+        finally:
+            loop.close()
+
+    thread = await asyncio.to_thread(live)
+    door.set()
+    await asyncio.to_thread(thread.join, 10)
+
+    assert not thread.is_alive()

@@ -1,0 +1,505 @@
+"""The dispatcher: from delivery to settlement, on a scripted broker and a clock that the test turns."""
+
+import asyncio
+import logging
+import threading
+from contextvars import ContextVar
+
+import pytest
+
+from tests.worker.rig import Gate, running
+from tests.worker.scripted import LIMITS, record
+from tq.core.errors import InvalidArgument, Overloaded
+from tq.core.outcome import Retry
+from tq.protocol.messages import Deliver, Hello, Release, Revoke, Settle, Settled, Started, Window
+from tq.worker.prefetch import PREFETCH_BYTES
+
+
+async def quick(x: int = 0) -> int:
+    return x
+
+
+async def test_what_is_delivered_is_run_and_settled() -> None:
+    async with running(quick=quick) as rig:
+        rig.broker.deliver(5, record("quick", 1), record("quick", 2), record("quick", 3))
+        await rig.broker.until(lambda: len(rig.broker.done) == 3)
+        await rig.turns()
+
+        assert rig.broker.done == {(5, 0): 1, (5, 1): 2, (5, 2): 3}
+        assert rig.dispatcher.holdings.is_empty
+
+
+async def test_outcomes_of_one_turn_go_in_one_message() -> None:
+    async with running(quick=quick, concurrency=10) as rig:
+        rig.broker.deliver(5, *(record("quick") for _ in range(10)))
+        await rig.broker.until(lambda: len(rig.broker.done) == 10)
+
+        assert len(rig.broker.of(Settle)) == 1
+
+
+async def test_no_more_run_at_a_time_than_the_concurrency() -> None:
+    gate = Gate()
+    async with running(gate=gate.__call__, concurrency=2) as rig:
+        rig.broker.deliver(5, *(record("gate") for _ in range(5)))
+        await rig.turns()
+        at_once = gate.entered
+
+        gate.open()
+        await rig.broker.until(lambda: len(rig.broker.done) == 5)
+
+        assert at_once == 2
+        assert gate.entered == 5
+
+
+async def test_a_task_that_is_over_within_the_turn_gets_no_started_mark_and_one_that_lasts_gets_one() -> None:
+    gate = Gate()
+    async with running(quick=quick, gate=gate.__call__) as rig:
+        rig.broker.deliver(5, record("quick"), record("gate"), record("quick"))
+        await rig.turns(50)
+
+        assert rig.broker.of(Started) == [Started([(5, 1)])]
+
+
+async def test_a_plain_function_runs_in_a_thread_beside_the_loop() -> None:
+    threads: list[str] = []
+
+    def plain() -> None:
+        threads.append(threading.current_thread().name)
+
+    async with running(plain=plain) as rig:
+        rig.broker.deliver(5, record("plain"))
+        await rig.broker.until(lambda: (5, 0) in rig.broker.done)
+
+    assert threads == ["tq-handler"]
+
+
+async def test_what_a_handler_leaves_in_its_context_does_not_reach_the_next_task() -> None:
+    mark: ContextVar[str] = ContextVar("mark", default="clean")
+
+    async def leave() -> str:
+        before = mark.get()
+        mark.set("dirty")
+        for _ in range(5):  # so that it is this task that causes the turn in which the next one starts
+            await asyncio.sleep(0)
+        return before
+
+    def leave_in_thread() -> str:
+        before = mark.get()
+        mark.set("dirty")
+        return before
+
+    async with running(leave=leave, leave_in_thread=leave_in_thread, concurrency=1) as rig:
+        rig.broker.deliver(5, *(record(name) for name in ["leave"] * 2 + ["leave_in_thread"] * 2))
+        await rig.broker.until(lambda: len(rig.broker.done) == 4)
+
+        assert set(rig.broker.done.values()) == {"clean"}
+
+
+async def test_a_task_of_an_unknown_name_is_handed_back_without_an_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(quick=quick) as rig:
+        rig.broker.deliver(5, record("quick", 1), record("elsewhere.work"))
+        await rig.broker.until(lambda: (5, 0) in rig.broker.done)
+        await rig.turns()
+
+        assert rig.broker.of(Release) == [Release([(5, 1)])]
+        assert not rig.broker.failed
+        assert "elsewhere.work" in caplog.text
+
+
+async def test_a_suspect_is_marked_before_it_runs() -> None:
+    async with running(quick=quick) as rig:
+        rig.broker.deliver(5, record("quick"), alone=True)
+        await rig.broker.until(lambda: (5, 0) in rig.broker.done)
+
+        kinds = [type(message) for message in rig.broker.said if isinstance(message, Started | Settle)]
+        assert kinds == [Started, Settle]
+
+
+async def test_a_failed_attempt_is_logged_with_its_task_and_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    async def wrong() -> None:
+        raise ValueError("no good")
+
+    with caplog.at_level(logging.WARNING):
+        async with running(wrong=wrong) as rig:
+            rig.broker.deliver(5, record("wrong", attempts=1))
+            await rig.broker.until(lambda: (5, 0) in rig.broker.failed)
+
+    (entry,) = caplog.records
+    assert "task wrong 00000000" in entry.getMessage()
+    assert "attempt 2 of 5" in entry.getMessage()
+    assert "in wrong" in entry.getMessage()
+    assert entry.__dict__["task_name"] == "wrong"
+
+
+async def test_a_retry_that_the_handler_asked_for_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    async def later() -> Retry:
+        return Retry(after=5)
+
+    with caplog.at_level(logging.INFO, "tq.worker.dispatcher"):
+        async with running(later=later) as rig:
+            rig.broker.deliver(5, record("later"))
+            await rig.broker.until(lambda: (5, 0) in rig.broker.failed)
+
+    assert [entry.levelname for entry in caplog.records] == ["INFO"]
+
+
+# ---------------------------------------------------------------------------------------------- windows
+
+
+async def test_the_window_is_told_at_once_in_tasks_and_bytes() -> None:
+    async with running(quick=quick, concurrency=3, prefetch=4) as rig:
+        await rig.turns()
+
+    assert rig.broker.of(Window) == [Window(7, PREFETCH_BYTES + 3 * LIMITS.payload_bytes_max)]
+
+
+async def test_quick_tasks_open_the_window() -> None:
+    async with running(quick=quick, concurrency=10) as rig:
+        rig.broker.deliver(5, *(record("quick") for _ in range(10)))
+        await rig.broker.until(lambda: len(rig.broker.of(Window)) == 2)
+
+    assert [window.tasks for window in rig.broker.of(Window)] == [20, 4_010]
+
+
+async def test_what_is_stuck_behind_long_tasks_is_handed_back_and_not_asked_for_again() -> None:
+    gate = Gate()
+    async with running(quick=quick, gate=gate.__call__, concurrency=2) as rig:
+        rig.broker.deliver(5, record("gate"), record("gate"), record("quick"), record("quick"))
+        await rig.turns()
+
+        rig.tick(0.09)
+        await rig.turns()
+        early = rig.broker.of(Release)
+        rig.tick(0.02)
+        await rig.broker.next(Release)
+
+        assert early == []
+        assert rig.broker.of(Release) == [Release([(5, 2), (5, 3)])]
+        last_window = rig.broker.of(Window)[-1]
+        assert last_window.tasks == 2
+        assert rig.broker.said.index(last_window) < rig.broker.said.index(rig.broker.of(Release)[0])
+
+
+async def test_a_hand_back_closes_the_window_also_by_less_than_is_usually_news() -> None:
+    first, gate = Gate(), Gate()
+    async with running(first=first.__call__, gate=gate.__call__, concurrency=8) as rig:
+        rig.broker.deliver(5, record("first"))
+        await rig.turns()
+        rig.clock.advance(0.15)
+        first.open()
+        await rig.broker.until(lambda: (5, 0) in rig.broker.done)
+        await rig.turns()
+        before = rig.broker.of(Window)[-1]
+
+        rig.broker.deliver(6, *(record("gate") for _ in range(10)))
+        await rig.turns()
+        rig.tick(0.11)
+        await rig.broker.until(lambda: rig.broker.of(Release) == [Release([(6, 8), (6, 9)])])
+
+        assert before.tasks == 10
+        assert rig.broker.of(Window)[-1].tasks == 8
+
+
+async def test_nothing_is_handed_back_while_a_slot_turns_over() -> None:
+    gate, other = Gate(), Gate()
+    async with running(gate=gate.__call__, other=other.__call__, concurrency=2) as rig:
+        rig.broker.deliver(5, record("gate"), record("other"), record("gate"), record("gate"))
+        await rig.turns()
+        rig.clock.advance(0.08)
+        other.open()
+        await rig.broker.until(lambda: (5, 1) in rig.broker.done)
+
+        rig.tick(0.05)  # the first has run for 0.13 s, the one in the other slot for 0.05 s
+        await rig.turns()
+
+        assert rig.broker.of(Release) == []
+
+
+async def test_a_prefetch_that_the_user_set_is_kept_whatever_happens() -> None:
+    gate = Gate()
+    async with running(gate=gate.__call__, concurrency=1, prefetch=1) as rig:
+        rig.broker.deliver(5, record("gate"), record("gate"))
+        await rig.turns()
+
+        rig.tick(5.0)
+        await rig.turns()
+
+        assert rig.broker.of(Release) == []
+
+
+async def test_no_task_is_started_while_too_much_waits_to_be_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tq.worker.dispatcher.UNSETTLED_BYTES_MAX", 1_000)
+
+    async def large() -> bytes:
+        return b"x" * 600
+
+    async with running(large=large, concurrency=1) as rig:
+        rig.broker.holds.add(Settle)
+        rig.broker.deliver(5, *(record("large") for _ in range(4)))
+        await rig.turns(50)
+        before = set(rig.broker.done)
+
+        rig.broker.holds.clear()
+        assert rig.broker.worker is not None
+        rig.broker.worker.answer_kept()
+        await rig.broker.until(lambda: len(rig.broker.done) == 4)
+
+        assert before == {(5, 0), (5, 1)}
+
+
+async def test_behind_unanswered_settles_outcomes_wait_for_each_other() -> None:
+    async with running(quick=quick, concurrency=1) as rig:
+        rig.broker.holds.add(Settle)
+        rig.broker.deliver(5, *(record("quick") for _ in range(20)))
+        await rig.turns(100)
+        unanswered = len(rig.broker.of(Settle))
+
+        rig.broker.holds.clear()
+        assert rig.broker.worker is not None
+        rig.broker.worker.answer_kept()
+        await rig.broker.until(lambda: len(rig.broker.done) == 20)
+
+        assert unanswered == 4
+        assert len(rig.broker.of(Settle)) == 5
+
+
+# ---------------------------------------------------------------------------------------------- time limits
+
+
+async def test_a_task_that_runs_longer_than_its_timeout_is_cancelled_and_fails() -> None:
+    gate = Gate()
+    async with running(gate=gate.__call__) as rig:
+        rig.broker.deliver(5, record("gate", timeout_ms=2_000))
+        await rig.turns()
+
+        rig.tick(1.9)
+        await rig.turns()
+        early = gate.cancelled
+        rig.tick(0.2)
+        await rig.broker.until(lambda: (5, 0) in rig.broker.failed)
+
+        assert early == 0
+        assert gate.cancelled == 1
+        assert rig.broker.failed[5, 0].failure.type == "TaskTimeout"
+
+
+async def test_one_that_does_not_heed_its_cancellation_is_abandoned_and_its_slot_is_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = Gate()
+    gate.heeds_cancellation = False
+    async with running(gate=gate.__call__, quick=quick, concurrency=1, prefetch=1) as rig:
+        rig.broker.deliver(5, record("gate", timeout_ms=1_000), record("quick", 7))
+        await rig.turns()
+
+        rig.tick(1.0)
+        await gate.until(lambda gate: gate.cancelled == 1)
+        rig.tick(5.0)
+        await rig.broker.until(lambda: (5, 1) in rig.broker.done)
+        gate.open()
+        await rig.turns()
+
+        assert rig.broker.failed[5, 0].failure.type == "TaskTimeout"
+        assert rig.broker.done == {(5, 1): 7}
+        assert "cannot be stopped" in caplog.text
+        assert rig.dispatcher.holdings.is_empty
+
+
+async def test_a_thread_that_runs_for_too_long_is_replaced() -> None:
+    door = threading.Event()
+
+    def hang() -> str:
+        door.wait(10)
+        return "late"
+
+    def plain() -> int:
+        return 1
+
+    async with running(hang=hang, plain=plain, concurrency=1, prefetch=1) as rig:
+        rig.broker.deliver(5, record("hang", timeout_ms=1_000), record("plain"))
+        await rig.turns()
+
+        rig.tick(1.0)
+        await rig.broker.until(lambda: (5, 1) in rig.broker.done)
+        door.set()
+        await rig.turns()
+
+        assert rig.broker.failed[5, 0].failure.type == "TaskTimeout"
+        assert rig.broker.done == {(5, 1): 1}
+
+
+# ---------------------------------------------------------------------------------------------- lost leases
+
+
+async def test_a_revoked_task_is_stopped_and_its_outcome_is_nobodys_business() -> None:
+    gate = Gate()
+    async with running(gate=gate.__call__, quick=quick, concurrency=1, prefetch=2) as rig:
+        rig.broker.deliver(5, record("gate"), record("gate"), record("quick", 7))
+        await rig.turns()
+
+        rig.broker.push(Revoke([(5, 0), (5, 1)]))
+        await rig.broker.until(lambda: (5, 2) in rig.broker.done)
+
+        assert (gate.entered, gate.cancelled) == (1, 1)
+        assert rig.broker.done == {(5, 2): 7}
+        assert not rig.broker.failed
+
+
+async def test_a_task_revoked_before_its_first_step_frees_its_slot_at_once() -> None:
+    gate = Gate()
+    async with running(gate=gate.__call__, concurrency=1) as rig:
+        rig.dispatcher.delivered(Deliver(5, False, [record("gate")]))
+        rig.dispatcher.revoked(Revoke([(5, 0)]))
+        await rig.turns()
+
+        assert gate.entered == 0
+        assert rig.dispatcher.holdings.is_empty
+
+
+async def test_outcomes_that_came_too_late_are_told_to_the_log_and_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with running(quick=quick) as rig:
+        rig.broker.holds.add(Settle)
+        rig.broker.deliver(5, record("quick"))
+        await rig.broker.until(lambda: (5, 0) in rig.broker.done)
+        correlation = next(iter(rig.dispatcher.holdings._sent))
+
+        rig.dispatcher.settled(correlation, Settled([(5, 0)]))
+
+        assert rig.dispatcher.holdings.is_empty
+        assert "1 outcomes came too late" in caplog.text
+
+
+# ---------------------------------------------------------------------------------------------- refusals
+
+
+async def test_outcomes_that_the_broker_cannot_take_now_are_sent_again_later() -> None:
+    async with running(quick=quick) as rig:
+        overloaded = Overloaded("busy")
+        overloaded.retry_after_ms = 3_000
+        rig.broker.refuses[Settle] = overloaded
+        rig.broker.deliver(5, record("quick", 7))
+        await rig.broker.until(lambda: len(rig.broker.of(Settle)) == 1)
+
+        rig.tick(2.9)
+        await rig.turns()
+        early = len(rig.broker.of(Settle))
+        rig.tick(0.2)
+        await rig.broker.next(Settle)
+        await rig.turns()
+
+        assert early == 1
+        assert rig.broker.of(Settle)[1] == rig.broker.of(Settle)[0]
+        assert rig.dispatcher.holdings.is_empty
+
+
+async def test_outcomes_that_the_broker_will_never_take_are_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(quick=quick) as rig:
+        rig.broker.refuses[Settle] = InvalidArgument("what is this?")
+        rig.broker.deliver(5, record("quick"))
+        await rig.broker.until(lambda: len(rig.broker.of(Settle)) == 1)
+        await rig.turns()
+
+        assert rig.dispatcher.holdings.is_empty
+        assert "what is this?" in caplog.text
+
+
+# ---------------------------------------------------------------------------------------------- leaving
+
+
+async def test_who_leaves_hands_back_what_has_not_started_and_takes_nothing_new() -> None:
+    gate = Gate()
+    async with running(gate=gate.__call__, concurrency=1) as rig:
+        rig.broker.deliver(5, record("gate"), record("gate"))
+        await rig.turns()
+
+        rig.dispatcher.leave()
+        rig.broker.deliver(6, record("gate"))
+        await rig.broker.until(lambda: len(rig.broker.of(Release)) == 2)
+        gate.open()
+        await rig.broker.until(lambda: (5, 0) in rig.broker.done)
+
+        assert rig.broker.of(Window)[-1] == Window(0, 0)
+        assert rig.broker.of(Release) == [Release([(5, 1)]), Release([(6, 0)])]
+
+
+async def test_what_still_runs_when_its_worker_must_go_fails_and_is_tried_again_at_once() -> None:
+    gate = Gate()
+    async with running(gate=gate.__call__) as rig:
+        rig.broker.deliver(5, record("gate"))
+        await rig.turns()
+
+        rig.dispatcher.leave()
+        rig.dispatcher.stop_running()
+        await rig.broker.until(lambda: (5, 0) in rig.broker.failed)
+
+        failed = rig.broker.failed[5, 0]
+        assert (failed.failure.type, failed.retry_after_ms, failed.reject) == ("WorkerStopped", 0, False)
+
+
+# ---------------------------------------------------------------------------------------------- reconnecting
+
+
+async def test_an_outcome_survives_the_connection_it_was_sent_on() -> None:
+    async with running(quick=quick) as rig:
+        rig.broker.holds.add(Settle)
+        rig.broker.deliver(5, record("quick", 7))
+        await rig.broker.until(lambda: (5, 0) in rig.broker.done)
+
+        rig.broker.holds.clear()
+        rig.broker.said.clear()
+        rig.broker.cut()
+        await rig.broker.until(lambda: (5, 0) in rig.broker.done)
+        await rig.turns()
+
+        (hello,) = rig.broker.of(Hello)
+        assert [(held.token, held.indexes, held.started) for held in hello.held] == [(5, [0], [0])]
+        assert rig.dispatcher.holdings.is_empty
+
+
+async def test_a_task_goes_on_through_a_lost_connection_and_is_settled_on_the_next() -> None:
+    gate = Gate()
+    async with running(gate=gate.__call__) as rig:
+        rig.broker.deliver(5, record("gate"))
+        await rig.turns()
+
+        rig.broker.is_absent = True
+        rig.broker.cut()
+        await rig.turns()
+        gate.open()
+        await rig.turns()
+        rig.broker.is_absent = False
+        await rig.broker.until(lambda: (5, 0) in rig.broker.done)
+
+        assert (gate.entered, gate.cancelled) == (1, 0)
+        assert rig.broker.done == {(5, 0): "through"}
+
+
+async def test_what_the_broker_says_is_lost_at_the_reconnection_is_stopped() -> None:
+    gate = Gate()
+    async with running(gate=gate.__call__) as rig:
+        rig.broker.deliver(5, record("gate"))
+        await rig.turns()
+
+        rig.broker.lost = [(5, 0)]
+        rig.broker.cut()
+        await gate.until(lambda gate: gate.cancelled == 1)
+        await rig.turns()
+
+        assert rig.dispatcher.holdings.is_empty
+        assert not rig.broker.failed
+
+
+async def test_waiting_for_a_condition_ends_when_a_turn_makes_it_true() -> None:
+    gate = Gate()
+    async with running(gate=gate.__call__) as rig:
+        rig.broker.deliver(5, record("gate"))
+        await rig.turns()
+        waiting = asyncio.create_task(rig.dispatcher.until(lambda: rig.dispatcher.holdings.is_empty))
+        await rig.turns()
+        before = waiting.done()
+
+        gate.open()
+        await asyncio.wait_for(waiting, 10)
+
+        assert not before
