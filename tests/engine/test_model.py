@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.engine.harness import FAILURE, SECRET, START, Held, Rows, a_spec
 from tq.core.ids import compose
@@ -168,10 +168,11 @@ class EngineMachine(RuleBasedStateMachine):
         # What a power failure may undo: the rows and the model before each batch since the last synced one.
         self.unsynced: list[tuple[dict[bytes, bytes], Model]] = []
         self.before = self.model.snapshot()
+        self.start()
+        self.connect_worker(0, QUEUES, NAMES, 3)
 
     # ------------------------------------------------------------------ the machinery
 
-    @initialize()
     def start(self) -> None:
         self.engine = Engine(self.rows, SETTINGS, lambda: 0.0)
         changes, self.now = self.engine.restore(self.now)
@@ -283,7 +284,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(
         data=st.data(),
-        count=st.integers(1, 6),
+        count=st.integers(3, 12),
         ttl=st.sampled_from([0, 3_000, 30_000]),
         attempts=st.integers(1, 3),
         max_losses=st.integers(1, 2),
@@ -308,10 +309,10 @@ class EngineMachine(RuleBasedStateMachine):
         self.sent.append(frame)
         self.send(frame)
 
+    @precondition(lambda self: self.sent)
     @rule(data=st.data())
     def resend(self, data: st.DataObject) -> None:
-        if self.sent:
-            self.send(data.draw(st.sampled_from(self.sent[-5:])))
+        self.send(data.draw(st.sampled_from(self.sent[-5:])))
 
     def send(self, frame: c.Enqueue) -> None:
         model = self.model
@@ -334,10 +335,21 @@ class EngineMachine(RuleBasedStateMachine):
         """Purged tasks whose rows are not yet removed: their ids are taken, though nothing else shows them."""
         return {key[1:] for key in self.rows.of(b"I")} - self.model.tasks.keys()
 
+    @precondition(lambda self: self.ids)
+    @rule(data=st.data(), queue=st.sampled_from(QUEUES), act=st.sampled_from(["cancel", "pause", "resume", "purge"]))
+    def administer(self, data: st.DataObject, queue: str, act: str) -> None:
+        """One rule for what is rare, so that most steps are work."""
+        match act:
+            case "cancel":
+                self.cancel(data)
+            case "purge":
+                self.purge(queue)
+            case _:
+                self.pause(queue, act == "pause")
+
+    @precondition(lambda self: self.ids)
     @rule(data=st.data())
     def wait(self, data: st.DataObject) -> None:
-        if not self.ids:
-            return
         task_id = data.draw(st.sampled_from(self.ids))
         ended, unknown = self.run(c.Wait(1, [task_id]))
         task = self.model.tasks.get(task_id)
@@ -348,10 +360,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.waiting.add(task_id)
         self.settle_batch()
 
-    @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        if not self.ids:
-            return
         ids = data.draw(st.lists(st.sampled_from(self.ids), min_size=1, max_size=4, unique=True))
         refused = {task_id for task_id, _, _ in self.run(c.Cancel(ids))}
         for task_id in ids:
@@ -361,14 +370,12 @@ class EngineMachine(RuleBasedStateMachine):
                 self.model.end(task, "cancelled", self.now)
         self.settle_batch()
 
-    @rule(queue=st.sampled_from(QUEUES), paused=st.booleans())
     def pause(self, queue: str, paused: bool) -> None:
         if self.has_queue(queue):
             self.run(c.PauseQueue(queue, paused))
             (self.model.paused.add if paused else self.model.paused.discard)(queue)
             self.settle_batch()
 
-    @rule(queue=st.sampled_from(QUEUES))
     def purge(self, queue: str) -> None:
         if not self.has_queue(queue):
             return
@@ -382,6 +389,7 @@ class EngineMachine(RuleBasedStateMachine):
                 self.model.put(task, purged=True)
         self.settle_batch()
 
+    @precondition(lambda self: self.model.of("dead"))
     @rule(queue=st.sampled_from(QUEUES), forget=st.booleans(), data=st.data())
     def act_on_dead(self, queue: str, forget: bool, data: st.DataObject) -> None:
         if not self.has_queue(queue):
@@ -435,6 +443,9 @@ class EngineMachine(RuleBasedStateMachine):
         window=st.integers(1, 5),
     )
     def connect(self, number: int, queues: tuple[str, ...], names: tuple[str, ...], window: int) -> None:
+        self.connect_worker(number, queues, names, window)
+
+    def connect_worker(self, number: int, queues: tuple[str, ...], names: tuple[str, ...], window: int) -> None:
         session = bytes([number]) * 16
         worker = self.workers.get(session)
         if worker is None or session not in self.model.sessions:
@@ -461,19 +472,25 @@ class EngineMachine(RuleBasedStateMachine):
         self.run(c.SetWindow(session, window, 1 << 30))
         self.settle_batch()
 
-    def busy(self, data: st.DataObject) -> tuple[Worker, list[Held]] | None:
-        workers = [w for w in self.workers.values() if w.held and w.session in self.model.sessions]
-        if not workers:
-            return None
-        worker = data.draw(st.sampled_from(workers))
+    def busy(self) -> list[Worker]:
+        return [worker for worker in self.workers.values() if worker.held and worker.session in self.model.sessions]
+
+    def some(self, data: st.DataObject) -> tuple[Worker, list[Held]]:
+        worker = data.draw(st.sampled_from(self.busy()))
         return worker, data.draw(st.lists(st.sampled_from(worker.held), min_size=1, max_size=3, unique_by=id))
 
-    @rule(data=st.data(), failed=st.booleans(), reject=st.booleans(), after=st.sampled_from([None, 0, 2_000]))
+    @precondition(lambda self: self.busy())
+    @rule(data=st.data())
+    def complete(self, data: st.DataObject) -> None:
+        self.settle(data, failed=False, reject=False, after=None)
+
+    @precondition(lambda self: self.busy())
+    @rule(data=st.data(), reject=st.booleans(), after=st.sampled_from([None, 0, 2_000]))
+    def fail(self, data: st.DataObject, reject: bool, after: int | None) -> None:
+        self.settle(data, failed=True, reject=reject, after=after)
+
     def settle(self, data: st.DataObject, failed: bool, reject: bool, after: int | None) -> None:
-        busy = self.busy(data)
-        if busy is None:
-            return
-        worker, held = busy
+        worker, held = self.some(data)
         if failed:
             attempts = [c.FailedAttempt(*each.place, FAILURE, after, reject) for each in held]
             lost = self.run(c.Settle(worker.session, [], attempts))
@@ -491,12 +508,12 @@ class EngineMachine(RuleBasedStateMachine):
         worker.held = [each for each in worker.held if stale or each not in held]
         self.settle_batch()
 
+    @precondition(lambda self: self.busy())
     @rule(data=st.data())
     def mark_started(self, data: st.DataObject) -> None:
-        busy = self.busy(data)
-        if busy is None:
-            return
-        worker, held = busy
+        self.mark(*self.some(data))
+
+    def mark(self, worker: Worker, held: list[Held]) -> None:
         self.run(c.MarkStarted(worker.session, [each.place for each in held]))
         self.seen[worker.session] = self.now
         for each in held:
@@ -506,12 +523,10 @@ class EngineMachine(RuleBasedStateMachine):
                 self.model.put(task, started=self.now)
         self.settle_batch()
 
+    @precondition(lambda self: self.busy())
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        busy = self.busy(data)
-        if busy is None:
-            return
-        worker, held = busy
+        worker, held = self.some(data)
         self.run(c.Release(worker.session, [each.place for each in held]))
         for each in held:
             task = self.model.at(worker.session, each.place)
@@ -519,6 +534,20 @@ class EngineMachine(RuleBasedStateMachine):
                 self.model.back(task)
         worker.held = [each for each in worker.held if each not in held]
         self.settle_batch()
+
+    @precondition(lambda self: self.busy())
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        """One worker falls silent for the length of a lease; it may not know."""
+        worker = data.draw(st.sampled_from(self.busy()))
+        if data.draw(st.booleans()):
+            self.mark(worker, worker.held[:2])
+        worker.connected = data.draw(st.booleans())
+        if not worker.connected:
+            self.run(c.Disconnect(worker.session), dispatch=False)
+            self.settle_batch()
+        self.beat_after(SETTINGS.lease_ms, self.model.sessions - {worker.session})
+        worker.connected = False
 
     @rule(number=st.integers(0, 2), leaves=st.booleans())
     def go(self, number: int, leaves: bool) -> None:
@@ -541,12 +570,15 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1, 500, 1_600, 4_000, 11_000, 40_000]), alive=st.booleans())
     def time_passes(self, ms: int, alive: bool) -> None:
+        self.beat_after(ms, self.model.sessions if alive else set())
+
+    def beat_after(self, ms: int, sessions: set[bytes]) -> None:
+        """Let time pass, in which *sessions* are heard of, and then all happen that it brings."""
         self.now += ms
-        if alive:
-            for session in self.model.sessions:
-                self.run(c.Beat(session, None), dispatch=False)
-                self.seen[session] = self.now
-                self.settle_batch()
+        for session in sessions:
+            self.run(c.Beat(session, None), dispatch=False)
+            self.seen[session] = self.now
+            self.settle_batch()
         self.model.pass_time(self.now, self.seen)
         changes = self.engine.changes()
         for _ in range(1_000):
@@ -599,8 +631,6 @@ class EngineMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_task_is_where_the_model_says(self) -> None:
-        if not hasattr(self, "engine"):
-            return
         changes = self.engine.changes()
         for task_id, view in zip(self.ids, self._views(changes), strict=True):
             task = self.model.tasks.get(task_id)
