@@ -158,9 +158,7 @@ class WorkerProcess(Program):
         """Start it and wait until it has met the broker."""
         before = self.log.count("connected to broker")
         super().start()
-        until(
-            lambda: self.log.count("connected to broker") > before or not self.is_alive, what=f"{self.name} connects"
-        )
+        until(lambda: self.log.count("connected to broker") > before or not self.is_alive, what=f"{self.name} connects")
         assert self.is_alive, self.log
         return self
 

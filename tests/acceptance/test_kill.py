@@ -10,7 +10,9 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,10 @@ LEASE = {"lease_ms": 1_500, "heartbeat_ms": 300}
 KINDS = ["done", "done", "done", "done", "flaky", "failing", "rejected"]
 BULK = 60
 CROWD = 10
+
+
+def _alone(app: App, task: Task) -> list[TaskId]:
+    return [app.client.enqueue(task)]
 
 
 class Producer:
@@ -77,14 +83,14 @@ class Producer:
         with App(self._url) as app:
             while not self._over.is_set():
                 keys, tasks = self._tasks(BULK)
-                self._note(keys, lambda tasks=tasks: app.client.enqueue_many(tasks))
+                self._note(keys, partial(app.client.enqueue_many, tasks))
                 time.sleep(0.02)
 
     def _single(self) -> None:
         with App(self._url) as app:
             while not self._over.is_set():
                 keys, (task,) = self._tasks(1)
-                self._note(keys, lambda task=task: [app.client.enqueue(task)])
+                self._note(keys, partial(_alone, app, task))
 
     def _crowd(self) -> None:
         async def run() -> None:
@@ -146,7 +152,8 @@ def wreak(draw: random.Random, broker: Broker, workers: list[WorkerProcess]) -> 
 def test_what_was_acknowledged_ends_once_whatever_is_killed(fleet: Fleet, pool: str, seed: int) -> None:
     broker = fleet.broker(**LEASE)
     workers = [fleet.worker(pool=pool, name=f"w{number}", drain_ms=1_000) for number in range(2)]
-    task = fleet.bind(handlers.work if pool == "async" else handlers.work_plain)
+    work: DeclaredTask[..., Any, str] = handlers.work if pool == "async" else handlers.work_plain
+    task = fleet.bind(work)
     producer = Producer(fleet.url, task, seed)
 
     producer.start()
@@ -187,7 +194,10 @@ def check_each_ended_as_meant(fleet: Fleet, producer: Producer, ids_of: dict[str
 def check_ended(key: str, kind: str, view: TaskView) -> None:
     match kind:
         case "failing":
-            assert (view.state, view.reason, view.attempts) == (TaskState.DEAD, DeadReason.ATTEMPTS.value, 2), (key, view)
+            assert (view.state, view.reason, view.attempts) == (TaskState.DEAD, DeadReason.ATTEMPTS.value, 2), (
+                key,
+                view,
+            )
         case "rejected":
             assert (view.state, view.reason) == (TaskState.DEAD, DeadReason.REJECTED.value), (key, view)
         case _:
@@ -219,7 +229,8 @@ def kinds(producer: Producer, keys: Iterable[str], wanted: list[str]) -> int:
 def test_the_outcome_of_a_worker_that_was_given_up_is_refused(fleet: Fleet, pool: str) -> None:
     fleet.broker(**LEASE)
     stale = fleet.worker(name="stale", pool=pool)
-    handle = fleet.bind(handlers.gated if pool == "async" else handlers.gated_plain).enqueue(str(fleet.directory), "g")
+    gated: DeclaredTask[..., Any, str] = handlers.gated if pool == "async" else handlers.gated_plain
+    handle = fleet.bind(gated).enqueue(str(fleet.directory), "g")
     until(lambda: fleet.executions("g") == 1 and handle.status().started)
 
     stale.suspend()
@@ -237,6 +248,18 @@ def test_the_outcome_of_a_worker_that_was_given_up_is_refused(fleet: Fleet, pool
     assert (view.state, view.losses, view.attempts) == (TaskState.COMPLETED, 1, 0)
     assert fleet.queue().completed_total == 2
     assert stale.terminate() == 0
+
+
+def test_an_idle_worker_that_was_suspended_past_its_lease_serves_again(fleet: Fleet) -> None:
+    fleet.broker(**LEASE)
+    worker = fleet.worker()
+    worker.suspend()
+    until(lambda: not fleet.app.client.workers(), what="the broker gives the worker up")
+
+    worker.resume()
+
+    assert fleet.bind(handlers.echo).enqueue("after").result(timeout=20) == "after"
+    assert worker.terminate() == 0
 
 
 def test_a_worker_given_up_while_its_broker_was_killed_too_changes_nothing(fleet: Fleet) -> None:

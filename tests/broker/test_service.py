@@ -8,6 +8,7 @@ from tests.broker.peers import START_MS, Bench, Peer, in_loop, records, settle
 from tq.core.errors import StoreError
 from tq.core.outcome import TaskFailure
 from tq.core.task import TaskSpec
+from tq.core.worker import WorkerInfo
 from tq.protocol import messages
 from tq.protocol.frames import HEADER
 from tq.store.base import Health
@@ -17,8 +18,7 @@ from tq.testing.simulated_store import SimulatedStore
 
 def stalling() -> SimulatedStore:
     """Return a store whose syncs end when the test says so."""
-    store = SimulatedStore(lambda _, callback: asyncio.get_running_loop().call_soon(callback))
-    return store
+    return SimulatedStore(lambda _, callback: asyncio.get_running_loop().call_soon(callback))
 
 
 @in_loop
@@ -183,7 +183,26 @@ async def test_a_silent_worker_loses_its_tasks_and_is_told() -> None:
     bench.pass_time(11_000)
     await settle()
 
-    assert worker.received() == [messages.Revoke([(deliver.token, 0)])]
+    revoke, error = worker.received()
+    assert revoke == messages.Revoke([(deliver.token, 0)])
+    assert (error.code, error.closes) == ("session_unknown", True)
+    assert worker.wire.closed
+
+
+@in_loop
+async def test_an_idle_worker_that_was_suspended_for_too_long_is_made_to_register_anew() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+
+    bench.pass_time(11_000)
+    await settle()
+    assert [error.code for error in worker.received()] == ["session_unknown"]
+    worker.session.connection_lost(None)
+    again = await bench.worker(session=b"t" * 16)
+    client.send(bench.enqueue())
+    await settle()
+
+    assert [type(message) for message in again.received()] == [messages.Deliver]
 
 
 @in_loop
@@ -473,7 +492,7 @@ async def test_a_worker_that_comes_back_on_a_new_connection_replaces_the_old_one
 
     held = [messages.Held(deliver.token, [0, 1], [0])]
     second = Peer(bench)
-    info = messages.WorkerInfo("w", "host", 1, "async", 1, ["noop"])
+    info = WorkerInfo("w", "host", 1, "async", 1, ["noop"])
     second.send(
         messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.WORKER, "", b"s" * 16, b"x" * 16, info, held)
     )
@@ -522,7 +541,6 @@ async def test_a_notice_of_an_expired_worker_closes_its_connection_with_the_reas
     bench = await Bench(MemoryStore()).start()
     worker = await bench.worker()
     bench.pass_time(11_000)
-    await settle()
 
     worker.send(messages.Window(10, 1_000))
     await settle()
@@ -582,7 +600,7 @@ async def test_a_restart_keeps_tasks_and_takes_up_what_workers_hold() -> None:
 
     second = await Bench(store).start()
     again = Peer(second)
-    info = messages.WorkerInfo("w", "host", 1, "async", 1, ["noop"])
+    info = WorkerInfo("w", "host", 1, "async", 1, ["noop"])
     held = [messages.Held(deliver.token, [0], [0])]
     again.send(
         messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.WORKER, "", b"s" * 16, b"x" * 16, info, held)

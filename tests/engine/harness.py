@@ -291,10 +291,18 @@ def dump(thing: object, seen: dict[int, int] | None = None) -> object:
         case dict():
             return [(dump(key, seen), dump(value, seen)) for key, value in thing.items()]
         case set() | frozenset():
-            return sorted(repr(dump(each, {})) if isinstance(each, bytes | int | str) else type(each).__name__ for each in thing)
+            return sorted(
+                repr(dump(each, {})) if isinstance(each, bytes | int | str) else type(each).__name__ for each in thing
+            )
         case list() | tuple():
             return [dump(each, seen) for each in thing]
+        case _:
+            pass
     if hasattr(thing, "__iter__") and not hasattr(thing, "__slots__"):
         return [dump(each, seen) for each in thing]
-    names = [*getattr(thing, "__dict__", {}), *getattr(type(thing), "__slots__", ()), *getattr(type(thing), "__struct_fields__", ())]
+    names = [
+        *getattr(thing, "__dict__", {}),
+        *getattr(type(thing), "__slots__", ()),
+        *getattr(type(thing), "__struct_fields__", ()),
+    ]
     return [type(thing).__name__, *((name, dump(getattr(thing, name), seen)) for name in names)]

@@ -2,13 +2,12 @@
 
 import asyncio
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.broker.peers import Bench, in_loop
 from tq.broker.config import Address
 from tq.protocol.codec import decode_message, encode_message
-from tq.protocol.frames import FrameReader
+from tq.protocol.frames import Frame, FrameReader
 from tq.protocol.messages import MAGIC, VERSION, Enqueued, Error, Hello, Role, Welcome
 from tq.server.tcp import bound, listen
 from tq.store.memory import MemoryStore
@@ -29,7 +28,7 @@ async def test_port_zero_takes_a_free_port_that_bound_tells() -> None:
         reader, writer = await asyncio.open_connection(address.host, address.port)
         writer.write(encode_message(Hello(MAGIC, VERSION, Role.CLIENT), 1))
         writer.write(encode_message(bench.enqueue(), 2))
-        frames = []
+        frames: list[Frame] = []
         cut = FrameReader()
         while len(frames) < 2:
             frames += cut.feed(await asyncio.wait_for(reader.read(65_536), 10))

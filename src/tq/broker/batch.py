@@ -42,5 +42,5 @@ class Batch:
         changes = self.changes
         return not (
             changes.writes or self.spoken or self.closing
-            or changes.deliveries or changes.endings or changes.revocations
+            or changes.deliveries or changes.endings or changes.revocations or changes.expelled
         )  # fmt: skip

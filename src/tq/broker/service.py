@@ -23,7 +23,7 @@ from tq.broker.clock import READ_EVERY_S, EngineClock
 from tq.broker.config import BrokerSettings
 from tq.broker.requests import ANSWERS
 from tq.broker.sessions import Session
-from tq.core.errors import BrokerError, GoingAway, Overloaded, RemoteProtocolError, StoreError
+from tq.core.errors import BrokerError, GoingAway, Overloaded, RemoteProtocolError, SessionUnknown, StoreError
 from tq.core.outcome import TaskResult
 from tq.engine.changes import Changes
 from tq.engine.commands import Disconnect, ListQueues, Tick, Unwait
@@ -411,6 +411,8 @@ class BrokerService:
             session = self._workers.get(revocation.session)
             if session is not None:
                 batch.say(session, session.conn.push(messages.Revoke(revocation.tasks)))
+        for worker in changes.expelled:
+            self._expel(batch, worker)
         results: dict[int, list[TaskResult]] = {}
         for ending in changes.endings:
             for number in ending.waiters:
@@ -420,6 +422,15 @@ class BrokerService:
             if session is not None:
                 for part in _parts(ended, self._settings.frame_bytes_max):
                     batch.say(session, session.conn.push(messages.Results(part)))
+
+    def _expel(self, batch: Batch, worker: bytes) -> None:
+        """End the connection of a worker that was silent for too long: it may live, and must register anew."""
+        session = self._workers.get(worker)
+        if session is not None:
+            error = SessionUnknown(f"worker session {worker.hex()} was silent for {self._settings.lease_ms} ms")
+            batch.say(session, session.conn.dismiss(error))
+            batch.closing.append(session)
+            session.void()
 
     def _fail(self, error: Exception) -> None:
         """Stop for good: nothing that is not durable has been said, and nothing more will be."""

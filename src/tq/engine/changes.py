@@ -59,9 +59,10 @@ class Changes:
     ``writes`` is what the store commits: key to value, or to None for a deletion.
     ``promised`` is set when somebody will be told that it is durable: only then need the
     commit be synced (deliveries alone need not: a lost one is a lease that expires).
+    ``expelled`` are the worker sessions that exist no more because their leases ran out.
     """
 
-    __slots__ = ("_reader", "deliveries", "endings", "expiring", "promised", "revocations", "writes")
+    __slots__ = ("_reader", "deliveries", "endings", "expelled", "expiring", "promised", "revocations", "writes")
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -69,6 +70,7 @@ class Changes:
         self.promised = False
         self.deliveries: list[Delivery] = []
         self.revocations: list[Revocation] = []
+        self.expelled: list[bytes] = []
         self.endings: list[Ending] = []
         self.expiring: dict[int, list[bytes]] = {}
 

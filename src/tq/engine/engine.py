@@ -42,7 +42,7 @@ from tq.engine.workers import Workers, WorkerSession
 
 A = TypeVar("A")
 
-# What a tick does of each kind: due tasks, lost ones, an operation's slice and expiries together are one bounded change.
+# What a tick does of each kind: due and lost tasks, an operation's slice and expiries together are one bounded change.
 _SLICE_ROWS = 400
 _SLICE_BYTES = 128 * 1024
 _SWEEP_MS = 60 * SECOND
@@ -360,6 +360,7 @@ class Engine:
             if part == len(held):
                 self._dispatcher.unsubscribe(worker)
                 self._workers.remove(worker, changes)
+                changes.expelled.append(worker.session)
 
     def _sweep_flows(self, changes: Changes) -> None:
         for queue in self._queues.all():

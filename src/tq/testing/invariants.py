@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from tq.core.ids import format_id, is_uuid7
-from tq.core.lease import epoch_of
+from tq.core.lease import Token, epoch_of
 from tq.core.lifecycle import TERMINAL
 from tq.core.priority import PRIORITY_MAX
 from tq.core.task import TaskRecord
@@ -267,7 +267,7 @@ def _numbers(rows: Rows) -> None:
     twice = [seq for seq, count in seqs.items() if count > 1]
     _demand(not twice, f"seqs in use twice: {twice}")
     _demand(max(seqs, default=0) <= rows.meta.get(_SEQ, 0), "a seq above what is reserved: a restart would reuse it")
-    late = [token for token in rows.leases if epoch_of(token) > rows.meta.get(b"epoch", 0)]
+    late = [token for token in rows.leases if epoch_of(Token(token)) > rows.meta.get(b"epoch", 0)]
     _demand(not late, f"tokens of an epoch that has not begun: {late}")
     wrong = [key for key in rows.of(r.FRAME) if not is_uuid7(key[1:])]
     _demand(not wrong, f"frame ids that are none: {wrong}")
@@ -282,9 +282,7 @@ def _running(rows: Rows, engine: Engine) -> None:
     """The engine's leases are those in the rows."""
     found = {task.key: (task.lease.token, bool(task.started_at)) for task in engine._leases.running.values()
              if task.lease is not None}  # fmt: skip
-    started = {
-        key: index in lease.started for lease in rows.leases.values() for index, key in enumerate(lease.keys)
-    }
+    started = {key: index in lease.started for lease in rows.leases.values() for index, key in enumerate(lease.keys)}
     expected = {key: (token, started[key]) for key, token in rows.leased.items()}
     _demand(found == expected, f"under leases: {len(found)} in memory, {len(expected)} in rows, or other ones")
     for key, record in rows.ready.items():
@@ -324,13 +322,17 @@ def _tasks_in_memory(rows: Rows, engine: Engine) -> None:
             read = {seq for seq in there if seq < flow.cursor}
             known = set(kept) - flow._dropped
             _demand(known == read, f"{flow_id}: in memory {sorted(known)}, waiting below the cursor {sorted(read)}")
-            _demand(flow.unread or there == read, f"{flow_id}: {sorted(there - read)} are unread, which it does not know")
+            _demand(
+                flow.unread or there == read, f"{flow_id}: {sorted(there - read)} are unread, which it does not know"
+            )
             heads = [task.seq for task in flow._heads]
             _demand(heads == sorted(heads), f"{flow_id}: heads out of order: {heads}")
         aside = sorted(task.seq for task in queue.suspects)
         listed = sorted(seq for flow in queue.flows.values() for seq in flow.aside)
         _demand(aside == listed, f"queue {queue.row.name}: suspects {aside}, aside in its flows {listed}")
-        _demand(not aside or queue in engine._queues.with_suspects, f"queue {queue.row.name}: its suspects are forgotten")
+        _demand(
+            not aside or queue in engine._queues.with_suspects, f"queue {queue.row.name}: its suspects are forgotten"
+        )
     _demand(not waiting, f"{len(waiting)} flows with waiting tasks are not in memory")
 
 

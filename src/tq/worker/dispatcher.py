@@ -245,7 +245,7 @@ class Dispatcher:
             free -= 1
             self._fresh.append(work)
             self._pool.run(work)
-        if self._fresh:
+        if self._fresh and self._link.is_open:
             self._turn_soon()
 
     def _tell_window(self) -> None:
