@@ -4,11 +4,11 @@ The model is a dict of tasks and a list of what was committed.  It does not pred
 worker gets a task; it checks that each hand-out is the first in line for who got it.
 """
 
-import copy
 import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings, strategies as st
@@ -27,10 +27,28 @@ from tq.engine.rows import decode_record
 from tq.testing.invariants import check_invariants
 
 EXAMPLES = int(os.environ.get("TQ_MODEL_EXAMPLES", "60"))
+STEPS = 80
 QUEUES = ("a", "b")
 NAMES = ("t", "u")
 PRIORITIES = (0, 128, 255)
 SETTINGS = EngineSettings(lease_ms=10_000, grace_ms=1_000, frame_memory_ms=60_000, dead_retention_ms=50_000)
+
+
+class Pick(Random):
+    """The small choices of a rule, from one number: hypothesis draws few bytes and gets far."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self._seed_shown = seed
+
+    def __repr__(self) -> str:
+        return f"Pick({self._seed_shown})"
+
+    def yes(self) -> bool:
+        return self.random() < 0.5
+
+
+PICKS = st.integers(0, 0xFFFF).map(Pick)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +82,10 @@ class Model:
         self.orders = 0
 
     def snapshot(self) -> "Model":
-        return copy.copy(self)._own()
-
-    def _own(self) -> "Model":
-        self.tasks, self.frames = dict(self.tasks), dict(self.frames)
-        self.paused, self.sessions = set(self.paused), set(self.sessions)
-        return self
+        copy = Model()
+        copy.tasks, copy.frames = dict(self.tasks), dict(self.frames)
+        copy.paused, copy.sessions, copy.orders = set(self.paused), set(self.sessions), self.orders
+        return copy
 
     def next_order(self) -> int:
         self.orders += 1
@@ -282,37 +298,31 @@ class EngineMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ clients
 
-    @rule(
-        data=st.data(),
-        count=st.integers(3, 12),
-        ttl=st.sampled_from([0, 3_000, 30_000]),
-        attempts=st.integers(1, 3),
-        max_losses=st.integers(1, 2),
-        backoff=st.sampled_from([0, 1_500]),
-    )
-    def enqueue(self, data: st.DataObject, count: int, ttl: int, attempts: int, max_losses: int, backoff: int) -> None:
-        retry = RetryPolicy(max_attempts=attempts, backoff_ms=backoff, backoff_max_ms=600_000, jitter=0.5)
-        specs = [
-            a_spec(name=name, queue=queue, priority=priority, result_ttl_ms=ttl, max_losses=max_losses, retry=retry,
-                   timeout_ms=5_000)
-            for name, queue, priority in data.draw(
-                st.lists(
-                    st.tuples(st.sampled_from(NAMES), st.sampled_from(QUEUES), st.sampled_from(PRIORITIES)),
-                    min_size=1, max_size=3,
-                )
-            )
-        ]  # fmt: skip
-        old = self.ids[-3:] if data.draw(st.booleans()) else []
-        ids = [self.new_id() for _ in range(count)] + old
-        tasks = [(task_id, data.draw(st.integers(0, len(specs) - 1)), b"p" * count) for task_id in ids]
+    @rule(pick=PICKS, count=st.integers(1, 12))
+    def enqueue(self, pick: Pick, count: int) -> None:
+        specs = [self.some_spec(pick) for _ in range(pick.randint(1, 3))]
+        ids = [self.new_id() for _ in range(count)] + (self.ids[-3:] if pick.random() < 0.2 else [])
+        tasks = [(task_id, pick.randrange(len(specs)), b"p" * count) for task_id in ids]
         frame = c.Enqueue(self.new_id(), specs, tasks)
         self.sent.append(frame)
         self.send(frame)
 
     @precondition(lambda self: self.sent)
-    @rule(data=st.data())
-    def resend(self, data: st.DataObject) -> None:
-        self.send(data.draw(st.sampled_from(self.sent[-5:])))
+    @rule(pick=PICKS)
+    def resend(self, pick: Pick) -> None:
+        self.send(pick.choice(self.sent[-5:]))
+
+    def some_spec(self, pick: Pick) -> TaskSpec:
+        backoff_ms = pick.choice([0, 1_500])
+        return a_spec(
+            name=pick.choice(NAMES),
+            queue=pick.choice(QUEUES),
+            priority=pick.choice(PRIORITIES),
+            result_ttl_ms=pick.choice([0, 3_000, 30_000]),
+            max_losses=pick.choice([1, 2]),
+            retry=RetryPolicy(max_attempts=pick.choice([1, 2, 3]), backoff_ms=backoff_ms),
+            timeout_ms=5_000,
+        )
 
     def send(self, frame: c.Enqueue) -> None:
         model = self.model
@@ -336,21 +346,21 @@ class EngineMachine(RuleBasedStateMachine):
         return {key[1:] for key in self.rows.of(b"I")} - self.model.tasks.keys()
 
     @precondition(lambda self: self.ids)
-    @rule(data=st.data(), queue=st.sampled_from(QUEUES), act=st.sampled_from(["cancel", "pause", "resume", "purge"]))
-    def administer(self, data: st.DataObject, queue: str, act: str) -> None:
+    @rule(pick=PICKS, queue=st.sampled_from(QUEUES), act=st.sampled_from(["cancel", "pause", "resume", "purge"]))
+    def administer(self, pick: Pick, queue: str, act: str) -> None:
         """One rule for what is rare, so that most steps are work."""
         match act:
             case "cancel":
-                self.cancel(data)
+                self.cancel(pick)
             case "purge":
                 self.purge(queue)
             case _:
                 self.pause(queue, act == "pause")
 
     @precondition(lambda self: self.ids)
-    @rule(data=st.data())
-    def wait(self, data: st.DataObject) -> None:
-        task_id = data.draw(st.sampled_from(self.ids))
+    @rule(pick=PICKS)
+    def wait(self, pick: Pick) -> None:
+        task_id = pick.choice(self.ids[-40:])
         ended, unknown = self.run(c.Wait(1, [task_id]))
         task = self.model.tasks.get(task_id)
         state = task.state if task else "unknown"
@@ -360,8 +370,8 @@ class EngineMachine(RuleBasedStateMachine):
             self.waiting.add(task_id)
         self.settle_batch()
 
-    def cancel(self, data: st.DataObject) -> None:
-        ids = data.draw(st.lists(st.sampled_from(self.ids), min_size=1, max_size=4, unique=True))
+    def cancel(self, pick: Pick) -> None:
+        ids = sorted({pick.choice(self.ids[-40:]) for _ in range(3)})
         refused = {task_id for task_id, _, _ in self.run(c.Cancel(ids))}
         for task_id in ids:
             task = self.model.tasks.get(task_id)
@@ -390,12 +400,12 @@ class EngineMachine(RuleBasedStateMachine):
         self.settle_batch()
 
     @precondition(lambda self: self.model.of("dead"))
-    @rule(queue=st.sampled_from(QUEUES), forget=st.booleans(), data=st.data())
-    def act_on_dead(self, queue: str, forget: bool, data: st.DataObject) -> None:
+    @rule(queue=st.sampled_from(QUEUES), forget=st.booleans(), pick=PICKS)
+    def act_on_dead(self, queue: str, forget: bool, pick: Pick) -> None:
         if not self.has_queue(queue):
             return
         dead = sorted((t for t in self.model.of("dead") if t.spec.queue == queue), key=lambda t: t.order)
-        ids = [t.id for t in data.draw(st.lists(st.sampled_from(dead), unique=True))] if dead else []
+        ids = [task.id for task in pick.sample(dead, pick.randint(0, len(dead)))]
         command = (c.ForgetDead if forget else c.RedriveDead)(queue, ids)
         chosen = [self.model.tasks[task_id] for task_id in ids] or dead
         assert self.run(command, dispatch=False) == len(chosen)
@@ -445,6 +455,9 @@ class EngineMachine(RuleBasedStateMachine):
     def connect(self, number: int, queues: tuple[str, ...], names: tuple[str, ...], window: int) -> None:
         self.connect_worker(number, queues, names, window)
 
+    def reconnect(self, worker: Worker) -> None:
+        self.connect_worker(worker.session[0], worker.queues, worker.names, worker.window)
+
     def connect_worker(self, number: int, queues: tuple[str, ...], names: tuple[str, ...], window: int) -> None:
         session = bytes([number]) * 16
         worker = self.workers.get(session)
@@ -475,22 +488,22 @@ class EngineMachine(RuleBasedStateMachine):
     def busy(self) -> list[Worker]:
         return [worker for worker in self.workers.values() if worker.held and worker.session in self.model.sessions]
 
-    def some(self, data: st.DataObject) -> tuple[Worker, list[Held]]:
-        worker = data.draw(st.sampled_from(self.busy()))
-        return worker, data.draw(st.lists(st.sampled_from(worker.held), min_size=1, max_size=3, unique_by=id))
+    def some(self, pick: Pick) -> tuple[Worker, list[Held]]:
+        worker = pick.choice(self.busy())
+        return worker, pick.sample(worker.held, pick.randint(1, len(worker.held)))
 
     @precondition(lambda self: self.busy())
-    @rule(data=st.data())
-    def complete(self, data: st.DataObject) -> None:
-        self.settle(data, failed=False, reject=False, after=None)
+    @rule(pick=PICKS)
+    def complete(self, pick: Pick) -> None:
+        self.settle(pick, failed=False, reject=False, after=None)
 
     @precondition(lambda self: self.busy())
-    @rule(data=st.data(), reject=st.booleans(), after=st.sampled_from([None, 0, 2_000]))
-    def fail(self, data: st.DataObject, reject: bool, after: int | None) -> None:
-        self.settle(data, failed=True, reject=reject, after=after)
+    @rule(pick=PICKS, reject=st.booleans(), after=st.sampled_from([None, 0, 2_000]))
+    def fail(self, pick: Pick, reject: bool, after: int | None) -> None:
+        self.settle(pick, failed=True, reject=reject, after=after)
 
-    def settle(self, data: st.DataObject, failed: bool, reject: bool, after: int | None) -> None:
-        worker, held = self.some(data)
+    def settle(self, pick: Pick, failed: bool, reject: bool, after: int | None) -> None:
+        worker, held = self.some(pick)
         if failed:
             attempts = [c.FailedAttempt(*each.place, FAILURE, after, reject) for each in held]
             lost = self.run(c.Settle(worker.session, [], attempts))
@@ -504,14 +517,14 @@ class EngineMachine(RuleBasedStateMachine):
                 self.model.fail(task, self.now, after, reject=reject)
             elif task is not None:
                 self.model.end(task, "completed", self.now)
-        stale = data.draw(st.booleans())  # else it forgets that it has settled, and does it again
-        worker.held = [each for each in worker.held if stale or each not in held]
+        if pick.random() < 0.8:  # else it forgets that it has settled, and does it again
+            worker.held = [each for each in worker.held if each not in held]
         self.settle_batch()
 
     @precondition(lambda self: self.busy())
-    @rule(data=st.data())
-    def mark_started(self, data: st.DataObject) -> None:
-        self.mark(*self.some(data))
+    @rule(pick=PICKS)
+    def mark_started(self, pick: Pick) -> None:
+        self.mark(*self.some(pick))
 
     def mark(self, worker: Worker, held: list[Held]) -> None:
         self.run(c.MarkStarted(worker.session, [each.place for each in held]))
@@ -524,9 +537,9 @@ class EngineMachine(RuleBasedStateMachine):
         self.settle_batch()
 
     @precondition(lambda self: self.busy())
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        worker, held = self.some(data)
+    @rule(pick=PICKS)
+    def release(self, pick: Pick) -> None:
+        worker, held = self.some(pick)
         self.run(c.Release(worker.session, [each.place for each in held]))
         for each in held:
             task = self.model.at(worker.session, each.place)
@@ -536,18 +549,20 @@ class EngineMachine(RuleBasedStateMachine):
         self.settle_batch()
 
     @precondition(lambda self: self.busy())
-    @rule(data=st.data())
-    def die(self, data: st.DataObject) -> None:
+    @rule(pick=PICKS)
+    def die(self, pick: Pick) -> None:
         """One worker falls silent for the length of a lease; it may not know."""
-        worker = data.draw(st.sampled_from(self.busy()))
-        if data.draw(st.booleans()):
+        worker = pick.choice(self.busy())
+        if pick.yes():
             self.mark(worker, worker.held[:2])
-        worker.connected = data.draw(st.booleans())
+        worker.connected = pick.yes()
         if not worker.connected:
             self.run(c.Disconnect(worker.session), dispatch=False)
             self.settle_batch()
         self.beat_after(SETTINGS.lease_ms, self.model.sessions - {worker.session})
         worker.connected = False
+        if pick.yes():
+            self.reconnect(worker)
 
     @rule(number=st.integers(0, 2), leaves=st.booleans())
     def go(self, number: int, leaves: bool) -> None:
@@ -568,9 +583,9 @@ class EngineMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ time and power
 
-    @rule(ms=st.sampled_from([1, 500, 1_600, 4_000, 11_000, 40_000]), alive=st.booleans())
-    def time_passes(self, ms: int, alive: bool) -> None:
-        self.beat_after(ms, self.model.sessions if alive else set())
+    @rule(ms=st.sampled_from([1, 500, 1_600, 4_000, 11_000, 40_000]), pick=PICKS)
+    def time_passes(self, ms: int, pick: Pick) -> None:
+        self.beat_after(ms, self.model.sessions if pick.random() < 0.8 else set())
 
     def beat_after(self, ms: int, sessions: set[bytes]) -> None:
         """Let time pass, in which *sessions* are heard of, and then all happen that it brings."""
@@ -610,11 +625,11 @@ class EngineMachine(RuleBasedStateMachine):
         self.finish(changes)
         self.settle_batch()
 
-    @rule(data=st.data(), power=st.booleans())
-    def crash(self, data: st.DataObject, power: bool) -> None:
+    @rule(pick=PICKS, power=st.booleans())
+    def crash(self, pick: Pick, power: bool) -> None:
         """The process dies; with the power gone, so may batches that were not synced."""
         if power and self.unsynced:
-            rows, self.model = data.draw(st.sampled_from(self.unsynced))
+            rows, self.model = pick.choice(self.unsynced)
             self.model = self.model.snapshot()
             self.rows = Rows(rows)
         self.unsynced.clear()
@@ -626,6 +641,8 @@ class EngineMachine(RuleBasedStateMachine):
         for task in self.model.of("running"):
             self.model.put(task, started=self.now if task.started else 0)
         self.start()
+        for worker in [*self.workers.values()] if pick.yes() else []:
+            self.reconnect(worker)
 
     # ------------------------------------------------------------------ what always holds
 
@@ -670,7 +687,7 @@ def check(examples: int, *, shrinks: bool = True) -> None:
     """Run the machine; with fixed examples, so that a run of the suite is like every other."""
     phases = set(Phase) if shrinks else {Phase.generate}
     chosen = settings(
-        max_examples=examples, stateful_step_count=40, deadline=None, derandomize="TQ_MODEL_EXAMPLES" not in os.environ,
+        max_examples=examples, stateful_step_count=STEPS, deadline=None, derandomize="TQ_MODEL_EXAMPLES" not in os.environ,
         database=None, phases=phases, report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     with small_limits():
