@@ -4,7 +4,6 @@ A net is only known to hold when something has been thrown into it.
 """
 
 from collections.abc import Callable
-from heapq import heappop
 
 import pytest
 
@@ -17,7 +16,7 @@ from tq.engine.commands import Enqueue
 from tq.engine.dispatch import Lane
 from tq.engine.engine import Engine
 
-EXAMPLES = 150
+EXAMPLES = 200
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -54,7 +53,7 @@ def _loss_counted_for_an_unstarted_task(patch: pytest.MonkeyPatch) -> None:
 
     def lose(self: settle.Settler, tasks: list[flows.QueuedTask], now: int, changes: Changes) -> None:
         for task in tasks:
-            task.started_at = now
+            task.started_at = task.started_at or now
         real(self, tasks, now, changes)
 
     patch.setattr(settle.Settler, "lose", lose)
@@ -104,16 +103,17 @@ def _given_back_to_the_end_of_the_line(patch: pytest.MonkeyPatch) -> None:
 
 
 def _priority_inverted(patch: pytest.MonkeyPatch) -> None:
-    def top(self: Lane, changes: Changes) -> flows.Flow | None:
-        while self._heap:
-            flow = self._heap[0][4]
-            if flow in self._keys and flow.live and not flow.queue.row.paused and flow.head(changes):
-                return flow  # and its key stays what it was
-            heappop(self._heap)
-            self._keys.pop(flow, None)
-        return None
+    patch.setattr(Lane, "_second", lambda self: None)
 
-    patch.setattr(Lane, "_top", top)
+
+def _a_page_of_leased_rows_passes_for_the_end(patch: pytest.MonkeyPatch) -> None:
+    real = flows.Flow._refill
+
+    def refill(self: flows.Flow, changes: Changes) -> None:
+        real(self, changes)
+        self.unread = self.unread and bool(self._heads)
+
+    patch.setattr(flows.Flow, "_refill", refill)
 
 
 def _new_head_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ def _due_before_its_time(patch: pytest.MonkeyPatch) -> None:
     def take_due(
         self: timeline.Timeline, now: int, limit: int, bytes_max: int, changes: Changes
     ) -> list[tuple[bytes, bytes]]:
-        return real(self, now + 1_000, limit, bytes_max, changes)
+        return real(self, now + 10_000, limit, bytes_max, changes)
 
     patch.setattr(timeline.Timeline, "take_due", take_due)
 
@@ -269,6 +269,7 @@ PLANTED: list[Plant] = [
     _given_back_and_read_again,
     _given_back_to_the_end_of_the_line,
     _priority_inverted,
+    _a_page_of_leased_rows_passes_for_the_end,
     _new_head_forgotten,
     _settle_ignores_the_token,
     _settle_ignores_the_session,
