@@ -23,7 +23,7 @@ from tq.core.worker import WorkerInfo
 from tq.engine import commands as c, dispatch, engine as engine_module, flows, operations
 from tq.engine.changes import Changes
 from tq.engine.engine import Engine, EngineSettings
-from tq.engine.rows import DEAD, decode_record
+from tq.engine.rows import DEAD, TASK, decode_record
 from tq.testing.invariants import check_invariants
 
 EXAMPLES = int(os.environ.get("TQ_MODEL_EXAMPLES", "60"))
@@ -607,6 +607,10 @@ class EngineMachine(RuleBasedStateMachine):
             self.engine.apply(c.Tick(), self.now, changes)
             ticks += 1
             assert ticks < 1_000, "ticks without an end"
+        for task in list(self.model.tasks.values()):
+            # An older note on the same task may be looked at before the second in which its own is.
+            if 0 < task.expires <= self.now and changes.get(TASK + task.id) is None:
+                del self.model.tasks[task.id]
         self.finish(changes)
         self.settle_batch()
         if ticks > 1:  # the model does not know what a power failure between two of them would leave
