@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from bench.figures import FULL, QUICK, Measured, Sizes, rows
 from bench.machine import describe
-from bench.report import DOCUMENT, document, print_table
+from bench.report import DOCUMENT, README, document, print_table, with_figures
 from bench.scenarios import both, callers, latency, life
 from examples.stdlib_index.programs import ProgramError
 from tq import TaskQueueError
@@ -45,7 +45,7 @@ SCENARIOS = {
 
 cli = App(
     name="python -m bench",
-    help="Measure tq beside the floor of this machine, and write docs/benchmarks.md.",
+    help="Measure tq beside the floor of this machine, and write docs/benchmarks.md and the figures in README.md.",
     help_format="plaintext",
     version_flags=[],
     exit_on_error=False,
@@ -57,7 +57,7 @@ cli = App(
 @cli.default
 def bench(
     *names: Annotated[str, Parameter(help="Scenarios: callers, life, both, latency. [default: all]")],
-    quick: Annotated[bool, Parameter(help="A short run, which writes no document.", negative="")] = False,
+    quick: Annotated[bool, Parameter(help="A short run, which writes no documents.", negative="")] = False,
     output: Annotated[
         Path | None, Parameter(help="Where to write. [default: docs/benchmarks.md, of a full run]")
     ] = None,
@@ -74,10 +74,14 @@ def bench(
     tq, floor = _measure(chosen, sizes)
     table = rows(tq, floor)
     print_table(table)
-    target = output or (DOCUMENT if not quick and not names else None)
-    if target is not None:
-        date = datetime.now(UTC).date().isoformat()
-        target.write_text(document(table, machine, sizes, date, life.FRAMES_IN_FLIGHT), encoding="utf-8")
+    date = datetime.now(UTC).date().isoformat()
+    is_whole = not quick and not names
+    if output is not None or is_whole:
+        text = document(table, machine, sizes, date, life.FRAMES_IN_FLIGHT)
+        (output or DOCUMENT).write_text(text, encoding="utf-8")
+    if output is None and is_whole:
+        readme = README.read_text(encoding="utf-8")
+        README.write_text(with_figures(readme, table, machine, date), encoding="utf-8")
     return EXIT_OK
 
 

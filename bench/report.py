@@ -1,4 +1,7 @@
-"""The report: the table on the terminal, and docs/benchmarks.md."""
+"""The report: the table on the terminal, docs/benchmarks.md, and the figures in README.md.
+
+Invariant: README.md holds figures of docs/benchmarks.md, between its two marks, and no others.
+"""
 
 from pathlib import Path
 
@@ -9,9 +12,13 @@ from rich.table import Table
 from bench.figures import Row, Sizes
 from bench.machine import Machine
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+_ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = _ROOT / "docs" / "benchmarks.md"
+README = _ROOT / "README.md"
+MARKS = ("<!-- figures -->\n", "<!-- /figures -->\n")
 
 _HEADER = ("figure", "unit", "tq", "floor", "ratio", "target", "bound", "verdict")
+_BRIEF = ("figure", "unit", "tq", "floor", "ratio")
 _TEXTS = {"figure", "unit", "verdict"}
 _WIDTH = 120
 
@@ -25,7 +32,8 @@ floor's; a figure worse than its bound counts as not done.
 
 The floor (`bench/floor.py`) is a bare broker of sockets, MessagePack and RocksDB, with fsync before it
 answers, as the product: no names, states, retries, expiring leases, results, limits or checks. What the
-product needs beyond it is what its semantics cost.
+product needs beyond it is what its semantics cost. A task costs the floor one row written and one deleted, a
+delivery one row.
 
 - **bulk enqueue**: {bulk:,} tasks by `enqueue_many`, 500 a call, {flight} calls at a time, no worker.
 - **drain**: these tasks, from the resume of their queue until the broker counts the last as completed.
@@ -67,6 +75,25 @@ def document(rows: list[Row], machine: Machine, sizes: Sizes, date: str, frames_
         f"# Benchmarks\n\nMeasured on {date}.\n\n{facts}\n\n## Figures\n\n{table}\n\n## Method\n\n{method}\n\n"
         f"## Single runs\n\n{singles}\n"
     )
+
+
+def with_figures(readme: str, rows: list[Row], machine: Machine, date: str) -> str:
+    """Return the text of README.md with the figures between its marks replaced."""
+    before, opening, rest = readme.partition(MARKS[0])
+    _, closing, after = rest.partition(MARKS[1])
+    assert opening, "README.md has a place for the figures"
+    assert closing, "README.md has an end of the figures"
+    lines = [_line(_BRIEF), _line(tuple("---" if name in _TEXTS else "---:" for name in _BRIEF))]
+    for row in rows:
+        cells = dict(zip(_HEADER, _cells(row), strict=True))
+        lines.append(_line(tuple(cells[name] for name in _BRIEF)))
+    text = (
+        f"{date}, {machine.cpu}, {machine.python},\n{machine.disk}.\n"
+        "All processes on this machine, fsync before every acknowledgement unless a line says `interval`. The floor\n"
+        "is a bare broker of the same libraries with no semantics. Method and single runs:\n"
+        "[benchmarks](docs/benchmarks.md).\n"
+    )
+    return "".join([before, opening, text, "\n", "\n".join(lines), "\n", closing, after])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -66,6 +66,11 @@ def exit_at_once() -> None:
     os._exit(3)
 
 
+@app.task(name="exit_in_the_first_step", max_losses=2)
+async def exit_in_the_first_step() -> None:
+    os._exit(3)
+
+
 @app.task(name="crash", retry=TWICE)
 def crash() -> None:
     signal.signal(signal.SIGSEGV, signal.SIG_DFL)

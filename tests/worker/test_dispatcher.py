@@ -52,12 +52,33 @@ async def test_no_more_run_at_a_time_than_the_concurrency() -> None:
 
 
 async def test_a_task_that_is_over_within_the_turn_gets_no_started_mark_and_one_that_lasts_gets_one() -> None:
-    gate = Gate()
-    async with running(quick=quick, gate=gate.__call__) as rig:
-        rig.broker.deliver(5, record("quick"), record("gate"), record("quick"))
+    async def sometimes(lasts: bool) -> None:
+        if lasts:
+            await asyncio.Event().wait()
+
+    async with running(sometimes=sometimes) as rig:
+        rig.broker.deliver(5, record("sometimes", False))
+        await rig.broker.until(lambda: (5, 0) in rig.broker.done)
+        rig.broker.said.clear()
+
+        rig.broker.deliver(6, *(record("sometimes", lasts) for lasts in (False, True, False)))
         await rig.turns(50)
 
-        assert rig.broker.of(Started) == [Started([(5, 1)])]
+        assert rig.broker.of(Started) == [Started([(6, 1)])]
+
+
+async def test_a_kind_that_has_not_ended_here_yet_is_marked_before_it_runs() -> None:
+    marked_when_it_ran: list[int] = []
+
+    async def work() -> None:
+        marked_when_it_ran.append(len(rig.broker.of(Started)))
+
+    async with running(work=work, concurrency=2) as rig:
+        rig.broker.deliver(5, *(record("work") for _ in range(4)))
+        await rig.broker.until(lambda: len(rig.broker.done) == 4)
+
+        assert rig.broker.of(Started) == [Started([(5, 0), (5, 1)])]
+        assert marked_when_it_ran[0] == 1
 
 
 async def test_a_plain_function_runs_in_a_thread_beside_the_loop() -> None:
@@ -473,6 +494,22 @@ async def test_a_task_goes_on_through_a_lost_connection_and_is_settled_on_the_ne
 
         assert (gate.entered, gate.cancelled) == (1, 0)
         assert rig.broker.done == {(5, 0): "through"}
+
+
+async def test_a_worker_without_a_broker_does_not_turn_in_circles() -> None:
+    first, second = Gate(), Gate()
+    async with running(first=first.__call__, second=second.__call__, concurrency=2) as rig:
+        rig.broker.deliver(5, record("first"), record("first"), record("second"))
+        await rig.turns()
+
+        rig.broker.is_absent = True
+        rig.broker.cut()
+        await rig.turns()
+        first.open()
+        await second.until(lambda second: second.entered == 1)
+        await rig.turns()
+
+        assert not rig.dispatcher._turn_is_due
 
 
 async def test_what_the_broker_says_is_lost_at_the_reconnection_is_stopped() -> None:

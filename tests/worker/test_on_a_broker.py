@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -59,9 +60,9 @@ async def working(dialer: Dialer, pool: str = "async", *, concurrency: int = 4) 
 class RestartableBroker:
     """A broker in this loop, over TCP, whose tasks outlive it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, heartbeat_ms: int = 2_000, lease_ms: int = 10_000) -> None:
         self._store = MemoryStore()
-        self._settings = BrokerSettings(store="memory", drain_ms=100)
+        self._settings = BrokerSettings(store="memory", drain_ms=100, heartbeat_ms=heartbeat_ms, lease_ms=lease_ms)
         self._address = Address("127.0.0.1", 0)
 
     async def start(self) -> None:
@@ -79,6 +80,24 @@ class RestartableBroker:
     @property
     def dialer(self) -> TcpDialer:
         return TcpDialer.of(f"tq://{self._address.host}:{self._address.port}")
+
+
+async def worker_process(dialer: TcpDialer) -> int:
+    """Run a worker in a process of its own until it ends; return its exit code."""
+    (endpoint,) = dialer._endpoints
+    program = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from tq.bin.worker import main; sys.exit(main())"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", program, ":".join(sys.path), "-A", "tests.worker.misbehaving", "--url", f"tq://{endpoint}"),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def ends(client: AsyncClient, ids: list[TaskId]) -> list[TaskResult]:
@@ -178,6 +197,20 @@ async def test_a_worker_that_leaves_hands_on_what_it_had_not_started() -> None:
 
     assert states == [TaskState.COMPLETED] + [TaskState.READY] * 5
     assert [(outcome.state, outcome.attempts) for outcome in outcomes] == [(TaskState.COMPLETED, 0)] * 6
+
+
+async def test_a_handler_that_kills_its_worker_in_its_first_step_ends_in_the_dead_letter() -> None:
+    broker = RestartableBroker(heartbeat_ms=200, lease_ms=500)
+    await broker.start()
+    async with AsyncClient(broker.dialer) as client:
+        ids = await client.enqueue_many([task("exit_in_the_first_step")])
+        ending = asyncio.create_task(ends(client, ids))
+        statuses = [await worker_process(broker.dialer) for _ in range(2)]
+        (outcome,) = await ending
+    await broker.stop()
+
+    assert statuses == [3, 3]
+    assert (outcome.reason, outcome.losses, outcome.attempts) == (DeadReason.LOSSES, 2, 0)
 
 
 async def test_a_burst_leaves_empty_queues_and_returns() -> None:

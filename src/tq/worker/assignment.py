@@ -37,7 +37,8 @@ class Delivered(msgspec.Struct, array_like=True, gc=False):
 class Plan:
     """What the worker knows of all tasks with one spec: how to call the handler, and for how long.
 
-    ``is_known`` is false for a task that this program does not declare.
+    ``is_known`` is false for a task that this program does not declare, ``is_proven``
+    until one such task has come to an end in this process.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class Plan:
         "function",
         "is_async",
         "is_known",
+        "is_proven",
         "keeps_result",
         "name",
         "reject_on",
@@ -61,6 +63,7 @@ class Plan:
         self.keeps_result = spec.result_ttl_ms > 0
         self.timeout_s = spec.timeout_ms / 1_000
         self.is_known = handler is not None
+        self.is_proven = False
         if handler is not None:
             self.function = handler.function
             self.is_async = handler.is_async

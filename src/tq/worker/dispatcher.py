@@ -6,7 +6,9 @@
 
 Everything is done in batches: what a turn of the loop has ended is settled in one
 message, what became free is filled, and what still runs gets its started mark: a task
-that is over within the turn never needs one.
+that is over within the turn never needs one.  Until the first task of a kind has come to
+an end here, its kind is marked before it runs: a handler that kills the process in its
+first step would otherwise be taken for one that never started, for ever.
 
 Invariant: at most `concurrency` tasks run; the dispatcher and its holdings belong to the
 event loop.
@@ -101,7 +103,7 @@ class Dispatcher:
         self._turn_soon()
 
     def delivered(self, deliver: Deliver) -> None:
-        """Take tasks in, and start those that find a free slot."""
+        """Take tasks in; those that find a free slot start in the next turn."""
         self.deliveries += 1
         taken = self.holdings.accept(
             deliver.token, [self._executor.read(record) for record in deliver.records], self._clock()
@@ -115,9 +117,9 @@ class Dispatcher:
             _log.error("delivered tasks that this worker does not know: %s; handed back", ", ".join(names))
             self._link.notify(Release([self.holdings.refuse(work) for work in unknown]))
         if deliver.alone:
-            # A suspect of killing its worker is marked before it can do so.
+            # A suspect of killing its worker is marked before it can do so, whatever others of its kind did.
             self._mark([work for work in taken if work.plan.is_known])
-        self._fill()
+        self._turn_soon()
 
     def revoked(self, revoke: Revoke) -> None:
         """Stop tasks whose leases are lost."""
@@ -150,6 +152,7 @@ class Dispatcher:
 
     def finished(self, work: Assignment, outcome: Outcome) -> None:
         """Note how *work* ended; it is settled at the end of this turn of the loop."""
+        work.plan.is_proven = True
         if self.holdings.finish(work, outcome):
             self._ended += 1
             self._ended_started_sum += work.started_at
@@ -240,6 +243,13 @@ class Dispatcher:
         free = self._concurrency - len(holdings.running)
         if free <= 0 or holdings.unsettled_bytes > UNSETTLED_BYTES_MAX:
             return
+        if self._link.is_open:
+            unproven = [work for work in holdings.next(free) if not (work.plan.is_proven or work.marked)]
+            if unproven:
+                # What is written in this turn is sent before the next, in which they start.
+                self._mark(unproven)
+                self._turn_soon()
+                return
         now = self._clock()
         while free and (work := holdings.start(now)) is not None:
             free -= 1

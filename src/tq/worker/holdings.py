@@ -7,6 +7,7 @@ the tasks, and owns this.
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from tq.core.outcome import TaskFailure
@@ -76,6 +77,10 @@ class Holdings:
         self._deliveries[token] = {work.index: work for work in taken}
         self._waiting.extend(taken)
         return taken
+
+    def next(self, count: int) -> list[Assignment]:
+        """Return the first *count* tasks that wait."""
+        return [work for work in islice(self._waiting, count) if work.stage is Stage.WAITING]
 
     def start(self, now: float) -> Assignment | None:
         """Return the task whose turn it is, and which runs from now on; None when none waits."""

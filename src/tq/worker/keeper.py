@@ -134,7 +134,7 @@ class Conversation:
                 self.is_over = True
 
     def due(self, now: float) -> bytes | bytearray:
-        """Look after the loop, and return what to send now, if anything; call it every `POLL_S`."""
+        """Look after the loop, and return what to send now, perhaps nothing; call it every `POLL_S`."""
         if now >= self._look_at:
             self._look_at = now + POLL_S
             self._beats.look()
@@ -205,7 +205,8 @@ class ThreadKeeper:
             try:
                 connection.sendall(conversation.start())
                 while not (conversation.is_over or self._stopping.is_set()):
-                    connection.sendall(conversation.due(time.monotonic()))
+                    if frame := conversation.due(time.monotonic()):
+                        connection.sendall(frame)
                     try:
                         conversation.receive(connection.recv(_READ_BYTES))
                     except TimeoutError:
