@@ -25,17 +25,6 @@ DUMPING_GROUNDS = {"common", "compat", "helper", "helpers", "misc", "shared", "u
 # Source modules without a test module of their own, and what tests them instead.
 TESTED_ELSEWHERE: dict[str, str] = {
     "broker/sessions.py": "tests/broker/test_service.py: every test of it drives sessions over recorded transports",
-    "core/errors.py": "so far through tests/broker, tests/client and tests/acceptance",
-    "core/ids.py": "so far through tests/broker, tests/client and tests/acceptance",
-    "core/lease.py": "so far through tests/broker, tests/client and tests/acceptance",
-    "core/lifecycle.py": "so far through tests/broker, tests/client and tests/acceptance",
-    "core/outcome.py": "so far through tests/broker, tests/client and tests/acceptance",
-    "core/priority.py": "so far through tests/broker, tests/client and tests/acceptance",
-    "core/queue.py": "so far through tests/broker, tests/client and tests/acceptance",
-    "core/retry.py": "so far through tests/broker, tests/client and tests/acceptance",
-    "core/task.py": "so far through tests/broker, tests/client and tests/acceptance",
-    "core/times.py": "so far through tests/broker, tests/client and tests/acceptance",
-    "core/worker.py": "so far through tests/broker, tests/client and tests/acceptance",
     "engine/cancel.py": "so far through tests/engine, tests/broker and tests/acceptance",
     "engine/changes.py": "so far through tests/engine, tests/broker and tests/acceptance",
     "engine/commands.py": "so far through tests/engine, tests/broker and tests/acceptance",

@@ -95,7 +95,7 @@ class Enqueuer:
         payload_bytes_max = self._payload_bytes_max
         total = 0
         for index, (task_id, spec_index, payload) in enumerate(tasks):
-            if len(task_id) != 16 or task_id[6] >> 4 != 7:
+            if not is_uuid7(task_id):
                 raise InvalidArgument(
                     f"task {index} of the frame: an id is a UUIDv7, 16 bytes; got {task_id.hex()[:40]!r}"
                 )
