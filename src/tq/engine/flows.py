@@ -96,6 +96,11 @@ class Flow:
         """Whether it belongs to the present generation of its queue (a purge ends one)."""
         return self.id.generation == self.queue.row.generation
 
+    @property
+    def floor(self) -> int:
+        """A seq below which nothing waits."""
+        return self._floor_written or 0
+
     # ------------------------------------------------------------------ the end of the line
 
     def accepts_heads(self) -> bool:
