@@ -16,7 +16,7 @@ from tq.engine.commands import Enqueue
 from tq.engine.dispatch import Lane
 from tq.engine.engine import Engine
 
-EXAMPLES = 200
+EXAMPLES = 400
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
