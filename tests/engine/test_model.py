@@ -26,7 +26,7 @@ from tq.engine.engine import Engine, EngineSettings
 from tq.engine.rows import DEAD, TASK, decode_record
 from tq.testing.invariants import check_invariants
 
-EXAMPLES = int(os.environ.get("TQ_MODEL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("TQ_MODEL_EXAMPLES", "120"))
 STEPS = 80
 QUEUES = ("a", "b")
 NAMES = ("t", "u")
