@@ -69,21 +69,19 @@ def test_an_urgent_task_overtakes_what_waits_but_not_what_was_handed_out() -> No
     assert [held.id for held in driver.take(worker)] == [urgent, ids[2]]
 
 
-def test_a_task_that_came_back_while_its_queue_was_paused_is_first_again() -> None:
+def test_tasks_that_came_back_while_their_queue_was_paused_are_first_again_in_their_order() -> None:
     driver = Driver()
-    ids = driver.enqueue(2, name="t")
-    worker = driver.worker(tasks=("t", "u"), window=1)
-    (held,) = driver.take(worker)
+    ids = [driver.enqueue(name=name)[0] for name in ("t", "t", "u", "t")]
+    worker = driver.worker(tasks=("t", "u"), window=3)
+    held = driver.take(worker)
     driver.do(c.SetWindow(worker, 0, 0))
-    ids += driver.enqueue(1, name="u")
-    driver.dispatch()
     driver.do(c.PauseQueue("q", paused=True))
-    driver.release(worker, held)
+    driver.release(worker, held[0], held[2])
 
     driver.do(c.PauseQueue("q", paused=False))
-    driver.do(c.SetWindow(worker, 1, 1 << 30))
+    driver.do(c.SetWindow(worker, 3, 1 << 30))
 
-    assert [held.id for held in drain(driver, worker)] == ids
+    assert [each.id for each in driver.take(worker)] == [ids[0], ids[2]]
 
 
 def test_weights_share_out_what_is_of_one_priority() -> None:
@@ -424,16 +422,19 @@ def test_a_cancelled_suspect_empties_nobody() -> None:
     assert [held.id for held in driver.take(worker)] == ids
 
 
-def test_a_worker_emptied_for_a_suspect_that_another_took_goes_on() -> None:
+def test_a_worker_reserved_for_a_suspect_that_another_takes_goes_on_at_once() -> None:
     driver = Driver()
-    task_id = suspect(driver)
-    narrow = driver.worker("narrow", tasks=("t", "x"), window=2)
-    (alone,) = driver.take(narrow)
-    assert alone.id == task_id
-    driver.enqueue(5)
-    driver.release(narrow, alone)
+    driver.enqueue(1)
+    reserved = driver.worker("reserved", window=1)
+    driver.take(reserved)
+    lost, waiting = driver.enqueue(2)
+    victim = driver.worker("victim", window=1)
+    driver.start(victim, *driver.take(victim))
+    driver.die(victim)
+    driver.do(c.SetWindow(reserved, 2, 1 << 30))
+    assert driver.take(reserved) == []
 
-    wide = driver.worker("wide", tasks=("t", "y"), window=2)
-    taken = driver.take(narrow) + driver.take(wide)
+    free = driver.worker("free", tasks=("t", "x"), window=1)
 
-    assert sorted(held.alone for held in taken) == [False, False, True]
+    assert [(held.id, held.alone) for held in driver.take(free)] == [(lost, True)]
+    assert [held.id for held in driver.take(reserved)] == [waiting]
