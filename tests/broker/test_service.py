@@ -94,6 +94,25 @@ async def test_what_arrives_during_a_commit_is_the_next_batch() -> None:
 
 
 @in_loop
+async def test_a_killed_service_says_and_commits_nothing_more() -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    client, other = await bench.client(), await bench.client()
+    store.stall()
+    client.send(bench.enqueue())
+    await settle()
+    other.send(bench.enqueue())
+
+    bench.service.kill()
+    store.resume()
+    await settle()
+
+    assert client.received() == other.received() == []
+    assert not client.wire.closed
+    assert store.unsynced == 0
+
+
+@in_loop
 async def test_a_failed_commit_says_nothing_and_stops_the_service() -> None:
     store = stalling()
     bench = await Bench(store).start()

@@ -41,6 +41,7 @@ class Rows:
         self.gets = 0
         self.scans = 0
         self.rows_read = 0
+        self.starts: list[bytes] = []
 
     def get(self, key: bytes) -> bytes | None:
         self.gets += 1
@@ -48,6 +49,7 @@ class Rows:
 
     def scan(self, start: bytes, end: bytes, limit: int, bytes_max: int = SCAN_BYTES_MAX) -> list[tuple[bytes, bytes]]:
         self.scans += 1
+        self.starts.append(start)
         found: list[tuple[bytes, bytes]] = []
         size = 0
         for key in self.rows.irange(start, end, inclusive=(True, False)):
@@ -71,6 +73,7 @@ class Rows:
 
     def forget_counts(self) -> None:
         self.gets = self.scans = self.rows_read = 0
+        self.starts.clear()
 
     @property
     def reads(self) -> int:

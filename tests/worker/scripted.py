@@ -118,6 +118,11 @@ class ScriptedBroker:
         assert self.worker is not None
         self.worker.push(message)
 
+    def push_and_dismiss(self, message: msgspec.Struct, error: BrokerError) -> None:
+        """Push, and end the conversation, in one read of the worker."""
+        assert self.worker is not None
+        self.worker.push_and_dismiss(message, error)
+
     def cut(self) -> None:
         """End the worker's connection without a word."""
         assert self.worker is not None
@@ -196,6 +201,9 @@ class BrokerEnd(asyncio.Protocol):
 
     def dismiss(self, error: BrokerError) -> None:
         self._write(self._connection.dismiss(error))
+
+    def push_and_dismiss(self, message: msgspec.Struct, error: BrokerError) -> None:
+        self._write(self._connection.push(message) + self._connection.dismiss(error))
 
     def _write(self, frame: bytes | bytearray) -> None:
         self.transport.write(frame)

@@ -13,10 +13,8 @@ from tests.worker.scripted import LIMITS, ScriptedBroker
 from tq.core.errors import BrokerUnavailable, SessionUnknown
 from tq.protocol.connection import ServerConnection
 from tq.protocol.messages import Heartbeat, Hello, Limits, Ok, Role, Welcome
-from tq.worker.identity import Credentials, Identity
+from tq.worker.identity import Identity
 from tq.worker.keeper import Conversation, Heartbeats, LoopKeeper, Pulse, ThreadKeeper, block_finder
-
-CREDENTIALS = Credentials(b"s" * 16, b"k" * 16)
 
 
 def identity() -> Identity:
@@ -104,11 +102,12 @@ async def test_whoever_keeps_the_loop_is_found_from_another_thread() -> None:
     assert all("threading.py" in place for _, place in filter(None, found))
 
 
-def converse(*, silent: bool = False) -> tuple[Conversation, ServerConnection]:
-    conversation, server = Conversation(CREDENTIALS, heartbeats(Pulse()), 100.0), ServerConnection()
+def converse(who: Identity | None = None, *, silent: bool = False) -> tuple[Conversation, ServerConnection]:
+    who = who or identity()
+    conversation, server = Conversation(who, heartbeats(Pulse()), 100.0), ServerConnection()
     (hello,) = [server.decode(frame) for frame in server.receive(conversation.start())]
     assert isinstance(hello.message, Hello)
-    assert (hello.message.role, hello.message.session, hello.message.secret) == (Role.KEEPER, *CREDENTIALS)
+    assert (hello.message.role, hello.message.session, hello.message.secret) == (Role.KEEPER, *who.credentials)
     if not silent:
         conversation.receive(bytes(server.reply(hello.correlation, Welcome(1, "s", 0, LIMITS))))
     return conversation, server
@@ -160,6 +159,17 @@ def test_a_broker_that_does_not_know_the_worker_ends_the_conversation() -> None:
     assert conversation.is_over
     assert conversation.was_open
     assert conversation.due(200.0) == b""
+
+
+def test_a_worker_that_is_another_by_now_ends_the_conversation_of_the_former() -> None:
+    who = identity()
+    conversation, server = converse(who)
+    before = beat(conversation, server, 100.0)
+
+    who.renew()
+
+    assert (before, beat(conversation, server, 102.0)) == (True, False)
+    assert conversation.is_over
 
 
 def test_the_end_of_the_connection_ends_the_conversation() -> None:

@@ -11,6 +11,7 @@ from tq.core.errors import GoingAway, InvalidArgument, Overloaded, SessionUnknow
 from tq.protocol.messages import (
     MAGIC,
     VERSION,
+    Deliver,
     GoingAway as GoingAwayPush,
     Goodbye,
     Hello,
@@ -164,6 +165,16 @@ async def test_a_broker_about_to_stop_gets_what_is_finished_until_it_does() -> N
         await rig.broker.until(lambda: (5, 0) in rig.broker.done)
 
         assert rig.broker.connections == 1
+
+
+@pytest.mark.parametrize("name", ["quick", "strange"])
+async def test_a_delivery_may_be_the_last_word_of_a_connection(name: str) -> None:
+    async with running(quick=quick) as rig:
+        delivery = Deliver(5, alone=True, records=[record(name)])
+        rig.broker.push_and_dismiss(delivery, GoingAway("at once"))
+        await rig.broker.until(lambda: rig.broker.connections == 2)
+
+        assert rig.link.is_open
 
 
 async def test_a_silent_connection_is_asked_whether_it_is_there() -> None:

@@ -170,6 +170,15 @@ class BrokerService:
         for session in list(self._sessions.values()):
             session.close()
 
+    def kill(self) -> None:
+        """End at once, without a farewell, as the end of the process would: for whoever simulates one."""
+        self._stopping = True
+        self._urgent.clear()
+        self._waiting.clear()
+        for ending in (self._committer, self._ticker):
+            if ending is not None:
+                ending.cancel()
+
     # ------------------------------------------------------------------ sessions' host
 
     def connection(self) -> Session:

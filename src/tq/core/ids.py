@@ -21,7 +21,6 @@ SessionId = NewType("SessionId", bytes)
 """Sixteen random bytes: one start of one worker process."""
 
 ID_BYTES = 16
-_TIME_BITS_MAX = (1 << 48) - 1
 _TAIL_BITS = 74
 _TAIL_MAX = (1 << _TAIL_BITS) - 1
 # A step small enough to leave 2**42 ids in a millisecond, large enough not to be guessed.

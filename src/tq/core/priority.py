@@ -52,6 +52,7 @@ def parse_priority(value: int | str) -> Priority:
         tier = Tier.__members__.get(value.upper())
         if tier is not None:
             return tier.named
-    elif not isinstance(value, bool) and PRIORITY_MIN <= value <= PRIORITY_MAX:
+    # A float would pass the comparison, and then be refused by the broker as no task at all.
+    elif hasattr(value, "__index__") and not isinstance(value, bool) and PRIORITY_MIN <= value <= PRIORITY_MAX:
         return Priority(value)
     raise ValueError(f"a priority is 0 to 255, or 'low', 'normal' or 'high'; got {value!r}")

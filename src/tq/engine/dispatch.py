@@ -142,6 +142,7 @@ class Dispatcher:
         self._lanes: dict[LaneId, Lane] = {}
         self._lane_of: dict[bytes, Lane] = {}
         self._reserved: list[WorkerSession] = []
+        self._isolated = False
 
     def subscribe(self, worker: WorkerSession, queues: dict[Queue, int], *, weighted: bool) -> None:
         """Let *worker* serve *queues*, with their weights."""
@@ -193,15 +194,19 @@ class Dispatcher:
 
     def dispatch(self, changes: Changes) -> bool:
         """Hand out what can be, up to a batch's worth; tells whether there may be more."""
-        for worker in self._reserved:
-            worker.reserved = False
-        self._reserved.clear()
         budget = BATCH_TASKS_MAX
-        for lane in self._lanes.values():
-            budget -= self._serve(lane, budget, changes)
-            if budget <= 0:
-                return True
-        return False
+        while True:
+            for worker in self._reserved:
+                worker.reserved = False
+            self._reserved.clear()
+            self._isolated = False
+            for lane in self._lanes.values():
+                budget -= self._serve(lane, budget, changes)
+                if budget <= 0:
+                    return True
+            # A worker reserved in one lane may have waited for a suspect that another lane has taken since.
+            if not (self._reserved and self._isolated):
+                return False
 
     def _serve(self, lane: Lane, budget: int, changes: Changes) -> int:
         """Hand out of *lane* until it is empty, its workers are full or *budget* is used up; returns how many."""
@@ -272,6 +277,7 @@ class Dispatcher:
                 break
             task.flow.queue.suspects.remove(task)
             task.flow.aside.discard(task.seq)
+            self._isolated = True
             self._deliver(free, [task], alone=True, changes=changes)
         for queue in queues:
             if not queue.suspects:

@@ -172,7 +172,7 @@ class Engine:
             c.Get: lambda k, _, changes: self._lookup.get(k.ids, changes),
             c.ListTasks: lambda k, _, changes: self._lookup.page(k.state, k.queue, k.limit, k.cursor, changes),
             c.Cancel: self._cancel,
-            c.ListQueues: lambda k, *_: self._list_queues(k.name),
+            c.ListQueues: lambda k, _, changes: self._list_queues(k.name, changes),
             c.PauseQueue: self._pause,
             c.PurgeQueue: lambda k, _, changes: self._operations.purge(self._queues.named(k.name), changes),
             c.RedriveDead: lambda k, now, changes: self._act_on_dead("redrive", k.queue, k.ids, now, changes),
@@ -263,17 +263,20 @@ class Engine:
         queues = [self._queues.named(name)] if name is not None else list(self._queues.all())
         return self._operations.act_on_dead(kind, queues, now, changes)
 
-    def _list_queues(self, name: str | None) -> list[QueueView]:
-        queues = [self._queues.named(name)] if name is not None else self._queues.all()
-        return [self._queue_view(queue, whole=name is not None) for queue in queues]
+    def _list_queues(self, name: str | None, changes: Changes) -> list[QueueView]:
+        if name is None:
+            return [self._queue_view(queue, None) for queue in self._queues.all()]
+        queue = self._queues.named(name)
+        served = self._dispatcher.names_served(queue)
+        waiting = {
+            flow.name
+            for flow in queue.flows.values()
+            if flow.name not in served and (flow.head(changes) is not None or flow.aside)
+        }
+        return [self._queue_view(queue, sorted(waiting))]
 
-    def _queue_view(self, queue: Queue, *, whole: bool) -> QueueView:
+    def _queue_view(self, queue: Queue, unserved: list[str] | None) -> QueueView:
         row = queue.row
-        unserved: list[str] | None = None
-        if whole:
-            served = self._dispatcher.names_served(queue)
-            waiting = {flow.name for flow in queue.flows.values() if not flow.is_empty()}
-            unserved = sorted(waiting - served)
         return QueueView(
             name=row.name,
             paused=row.paused,

@@ -105,6 +105,11 @@ class Flow:
         """Whether it belongs to the present generation of its queue (a purge ends one)."""
         return self.id.generation == self.queue.row.generation
 
+    @property
+    def floor(self) -> int:
+        """A seq below which nothing waits."""
+        return self._floor_written or 0
+
     # ------------------------------------------------------------------ the end of the line
 
     def accepts_heads(self) -> bool:
@@ -135,7 +140,8 @@ class Flow:
     def head(self, changes: Changes) -> QueuedTask | None:
         """Return the task that is next, reading more of the line if need be; None when the line is empty."""
         while True:
-            if not self._heads and self.unread:
+            # What was read may all be under leases, or suspects; what came back is older than what is unread.
+            while self.unread and not self._heads and not self._returned:
                 self._refill(changes)
             first = self._heads[0] if self._heads else None
             if self._returned and (first is None or self._returned[0][0] < first.seq):

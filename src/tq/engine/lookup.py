@@ -182,7 +182,8 @@ class Lookup:
         ranks = sorted({flow.rank for flow in queue.flows.values() if flow.rank >= rank})
         for at in ranks:
             lines = [
-                self._flow_rows(flow.prefix, seq if at == rank else 0, count, changes)
+                # A seek from before the floor would walk over all that is gone.
+                self._flow_rows(flow.prefix, max(seq if at == rank else 0, flow.floor), count, changes)
                 for flow in queue.flows.values()
                 if flow.rank == at
             ]

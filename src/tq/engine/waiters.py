@@ -55,6 +55,8 @@ class Waiters:
         if connections:
             for connection in connections:
                 self._unlink(result.id, connection)
+            # One rule for all: what is told of an end is synced first.
+            changes.promised = True
             changes.endings.append(Ending(frozenset(connections), result))
 
     def __contains__(self, task_id: bytes) -> bool:

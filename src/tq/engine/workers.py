@@ -112,6 +112,9 @@ class Workers:
             worker = self._by_session[session] = WorkerSession(session, row, now)
         elif worker.secret_hash != secret_hash:
             raise SessionUnknown(f"the secret of worker session {session.hex()} is another one")
+        elif info != worker.info:  # it has other handlers now
+            worker.info, worker.names = info, frozenset(info.tasks)
+            changes.writes[WORKER + session] = encode_row(WorkerRow(secret_hash, info, worker.registered_at))
         worker.connected = True
         worker.seen_at = now
         worker.window_tasks = 0

@@ -62,7 +62,8 @@ class Rows:
             r.READY, r.TASK, r.LEASE, r.DUE, r.DEAD, r.EXPIRY, r.FRAME,
             r.FLOW, r.QUEUE, r.NAMES, r.WORKER, r.OPERATION, r.META,
         }  # fmt: skip
-        _demand(by_letter.keys() <= known, f"rows of unknown kinds: {by_letter.keys() - known}")
+        if not by_letter.keys() <= known:
+            _fail(f"rows of unknown kinds: {by_letter.keys() - known}")
         self._by_letter = by_letter
         self.queues = {_number(key[1:]): r.decode_queue(value) for key, value in self.of(r.QUEUE).items()}
         self.names = {_number(key[1:]): r.decode_names(value) for key, value in self.of(r.NAMES).items()}
@@ -99,11 +100,6 @@ def _number(value: bytes) -> int:
     return int.from_bytes(value, "big")
 
 
-def _demand(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as an assertion
-    if not holds:
-        raise InvariantBroken(otherwise)
-
-
 def _fail(text: str) -> NoReturn:
     raise InvariantBroken(text)
 
@@ -120,10 +116,13 @@ def _shown(key: bytes) -> str:
 def _queues(rows: Rows) -> None:
     """Queues are numbered from 1 without a gap, and no two have the same name."""
     numbers = sorted(rows.queues)
-    _demand(numbers == list(range(1, len(numbers) + 1)), f"queues are numbered {numbers}")
+    if numbers != list(range(1, len(numbers) + 1)):
+        _fail(f"queues are numbered {numbers}")
     names = [queue.name for queue in rows.queues.values()]
-    _demand(len(set(names)) == len(names), f"two queues of one name: {names}")
-    _demand(rows.names.keys() <= rows.queues.keys(), "task names of a queue that does not exist")
+    if len(set(names)) != len(names):
+        _fail(f"two queues of one name: {names}")
+    if not rows.names.keys() <= rows.queues.keys():
+        _fail("task names of a queue that does not exist")
 
 
 def _ids(rows: Rows) -> None:
@@ -132,14 +131,17 @@ def _ids(rows: Rows) -> None:
         task_id = key[1:]
         if place[:1] == r.ENDED:
             outcome = r.decode_ended(place).outcome
-            _demand(outcome.id == task_id, f"id {format_id(task_id)} has the end of {format_id(outcome.id)}")
-            _demand(outcome.state in TERMINAL, f"id {format_id(task_id)} has ended in state {outcome.state}")
+            if outcome.id != task_id:
+                _fail(f"id {format_id(task_id)} has the end of {format_id(outcome.id)}")
+            if outcome.state not in TERMINAL:
+                _fail(f"id {format_id(task_id)} has ended in state {outcome.state}")
             continue
         value = rows.all.get(place)
         if value is None or place[:1] not in {r.READY, r.DUE, r.DEAD}:
             _fail(f"id {format_id(task_id)} points to {_shown(place)}, where there is nothing")
         found = _id_at(rows, place)
-        _demand(found == task_id, f"id {format_id(task_id)} points to {_shown(place)} of {format_id(found)}")
+        if found != task_id:
+            _fail(f"id {format_id(task_id)} points to {_shown(place)} of {format_id(found)}")
 
 
 def _id_at(rows: Rows, place: bytes) -> bytes:
@@ -150,37 +152,45 @@ def _id_at(rows: Rows, place: bytes) -> bytes:
 
 def _points_back(rows: Rows, key: bytes, task_id: bytes) -> None:
     place = rows.of(r.TASK).get(r.TASK + task_id)
-    _demand(place == key, f"{_shown(key)}: the id row of its task says {place!r}")
+    if place != key:
+        _fail(f"{_shown(key)}: the id row of its task says {place!r}")
 
 
 def _in_its_flow(rows: Rows, key: bytes, record: TaskRecord) -> None:
     flow = r.flow_of(key)
     queue = rows.queues.get(flow.queue)
     names = rows.names.get(flow.queue, [])
-    _demand(queue is not None, f"{_shown(key)}: of a queue that does not exist")
-    _demand(flow.name < len(names), f"{_shown(key)}: its task name has no number in its queue")
+    if queue is None:
+        _fail(f"{_shown(key)}: of a queue that does not exist")
+    if flow.name >= len(names):
+        _fail(f"{_shown(key)}: its task name has no number in its queue")
     expected = (rows.queues[flow.queue].name, names[flow.name], PRIORITY_MAX - flow.rank)
     found = (record.spec.queue, record.spec.name, record.spec.priority)
-    _demand(found == expected, f"{_shown(key)}: the flow of {expected} holds a task of {found}")
+    if found != expected:
+        _fail(f"{_shown(key)}: the flow of {expected} holds a task of {found}")
 
 
 def _ready_rows(rows: Rows) -> None:
     """A ready row is in the flow of its task, and what a purge has dropped is under way to be removed."""
     for key, record in rows.ready.items():
         _in_its_flow(rows, key, record)
-        _demand(record.id == r.id_in(rows.all[key]), f"{_shown(key)}: the id is not where it should be")
+        if record.id != r.id_in(rows.all[key]):
+            _fail(f"{_shown(key)}: the id is not where it should be")
         _points_back(rows, key, record.id)
         if not rows.live(key) and key not in rows.leased:
             purges = [o for o in rows.operations.values() if o.kind == "purge" and o.cursor <= key < o.until]
-            _demand(bool(purges), f"{_shown(key)}: of a purged generation, and no purge will remove it")
+            if not purges:
+                _fail(f"{_shown(key)}: of a purged generation, and no purge will remove it")
 
 
 def _due_rows(rows: Rows) -> None:
     """No task waits where the timeline no longer looks."""
     floor = rows.meta.get(b"due", 0)
     for key, (queue, _, encoded) in rows.due.items():
-        _demand(queue in rows.queues, f"{_shown(key)}: of a queue that does not exist")
-        _demand(r.due_of(key) >= floor, f"{_shown(key)}: before the floor {floor} of the timeline")
+        if queue not in rows.queues:
+            _fail(f"{_shown(key)}: of a queue that does not exist")
+        if r.due_of(key) < floor:
+            _fail(f"{_shown(key)}: before the floor {floor} of the timeline")
         _points_back(rows, key, r.id_in(encoded))
 
 
@@ -190,9 +200,11 @@ def _dead_letters(rows: Rows) -> None:
     for key, row in rows.dead.items():
         _points_back(rows, key, row.record.id)
         queue = rows.queues.get(r.queue_of_dead(key))
-        _demand(queue is not None and queue.name == row.record.spec.queue, f"{_shown(key)}: in another's dead letter")
+        if queue is None or queue.name != row.record.spec.queue:
+            _fail(f"{_shown(key)}: in another's dead letter")
         last = expiries.get(row.record.id, 0)
-        _demand(last >= row.expires_at, f"{_shown(key)}: expires at {row.expires_at}, looked at last at {last}")
+        if last < row.expires_at:
+            _fail(f"{_shown(key)}: expires at {row.expires_at}, looked at last at {last}")
 
 
 def _ended_rows(rows: Rows) -> None:
@@ -200,12 +212,14 @@ def _ended_rows(rows: Rows) -> None:
     expiries = _expiries(rows)
     floor = rows.meta.get(b"expiry", 0)
     for key in rows.of(r.EXPIRY):
-        _demand(r.due_of(key) >= floor, f"{_shown(key)}: before the floor {floor} of the expiries")
+        if r.due_of(key) < floor:
+            _fail(f"{_shown(key)}: before the floor {floor} of the expiries")
     for key, place in rows.of(r.TASK).items():
         if place[:1] == r.ENDED:
             row = r.decode_ended(place)
             last = expiries.get(key[1:], 0)
-            _demand(last >= row.expires_at, f"{_shown(key)}: expires at {row.expires_at}, looked at last at {last}")
+            if last < row.expires_at:
+                _fail(f"{_shown(key)}: expires at {row.expires_at}, looked at last at {last}")
 
 
 def _expiries(rows: Rows) -> dict[bytes, int]:
@@ -220,12 +234,17 @@ def _leases(rows: Rows) -> None:
     counts = Counter(key for lease in rows.leases.values() for key in lease.keys if key in rows.ready)
     for key, count in counts.items():
         assert key is not None, "None is no ready key"
-        _demand(count == 1, f"{_shown(key)}: under {count} leases")
+        if count != 1:
+            _fail(f"{_shown(key)}: under {count} leases")
     for token, lease in rows.leases.items():
-        _demand(any(key in rows.ready for key in lease.keys), f"lease {token}: nothing is under it")
-        _demand(lease.session in rows.workers, f"lease {token}: its worker {lease.session.hex()} is not known")
-        _demand(all(0 <= index < len(lease.keys) for index in lease.started), f"lease {token}: {lease.started} started")
-        _demand(not lease.alone or len(lease.keys) == 1, f"lease {token}: {len(lease.keys)} tasks alone")
+        if not any(key in rows.ready for key in lease.keys):
+            _fail(f"lease {token}: nothing is under it")
+        if lease.session not in rows.workers:
+            _fail(f"lease {token}: its worker {lease.session.hex()} is not known")
+        if not all(0 <= index < len(lease.keys) for index in lease.started):
+            _fail(f"lease {token}: {lease.started} started")
+        if lease.alone and len(lease.keys) != 1:
+            _fail(f"lease {token}: {len(lease.keys)} tasks alone")
 
 
 def _floors(rows: Rows) -> None:
@@ -234,8 +253,10 @@ def _floors(rows: Rows) -> None:
         if key in rows.leased or not rows.live(key):
             continue
         floor = rows.floors.get(r.FLOW + key[1:-8])
-        _demand(floor is not None, f"{_shown(key)}: its flow has no row")
-        _demand(floor is not None and floor <= r.seq_of(key), f"{_shown(key)}: below the floor {floor} of its flow")
+        if floor is None:
+            _fail(f"{_shown(key)}: its flow has no row")
+        if floor > r.seq_of(key):
+            _fail(f"{_shown(key)}: below the floor {floor} of its flow")
 
 
 def _counters(rows: Rows) -> None:
@@ -251,13 +272,12 @@ def _counters(rows: Rows) -> None:
     for number, queue in rows.queues.items():
         counted = (pending[number], scheduled[number], dead[number])
         found = (queue.pending, queue.scheduled, queue.dead)
-        _demand(found == counted, f"queue {queue.name}: counts {found} pending, scheduled, dead; there are {counted}")
+        if found != counted:
+            _fail(f"queue {queue.name}: counts {found} pending, scheduled, dead; there are {counted}")
         gone = queue.completed_total + queue.cancelled_total + queue.purged_total
         # The others are dead letters past their retention, which no counter tells.
-        _demand(
-            queue.enqueued_total >= sum(found) + gone,
-            f"queue {queue.name}: {queue.enqueued_total} were enqueued, {sum(found)} are there and {gone} gone",
-        )
+        if queue.enqueued_total < sum(found) + gone:
+            _fail(f"queue {queue.name}: {queue.enqueued_total} were enqueued, {sum(found)} are there and {gone} gone")
 
 
 def _numbers(rows: Rows) -> None:
@@ -265,14 +285,19 @@ def _numbers(rows: Rows) -> None:
     seqs = Counter(r.seq_of(key) for letter in (r.READY, r.DUE, r.DEAD, r.EXPIRY) for key in rows.of(letter))
     seqs.update(_number(key[1:]) for key in rows.operations)
     twice = [seq for seq, count in seqs.items() if count > 1]
-    _demand(not twice, f"seqs in use twice: {twice}")
-    _demand(max(seqs, default=0) <= rows.meta.get(_SEQ, 0), "a seq above what is reserved: a restart would reuse it")
+    if twice:
+        _fail(f"seqs in use twice: {twice}")
+    if max(seqs, default=0) > rows.meta.get(_SEQ, 0):
+        _fail("a seq above what is reserved: a restart would reuse it")
     late = [token for token in rows.leases if epoch_of(Token(token)) > rows.meta.get(b"epoch", 0)]
-    _demand(not late, f"tokens of an epoch that has not begun: {late}")
+    if late:
+        _fail(f"tokens of an epoch that has not begun: {late}")
     wrong = [key for key in rows.of(r.FRAME) if not is_uuid7(key[1:])]
-    _demand(not wrong, f"frame ids that are none: {wrong}")
+    if wrong:
+        _fail(f"frame ids that are none: {wrong}")
     for key, operation in rows.operations.items():
-        _demand(operation.queue in rows.queues, f"{_shown(key)}: on a queue that does not exist")
+        if operation.queue not in rows.queues:
+            _fail(f"{_shown(key)}: on a queue that does not exist")
 
 
 # ------------------------------------------------------------------------------------------------ an engine over them
@@ -284,27 +309,33 @@ def _running(rows: Rows, engine: Engine) -> None:
              if task.lease is not None}  # fmt: skip
     started = {key: index in lease.started for lease in rows.leases.values() for index, key in enumerate(lease.keys)}
     expected = {key: (token, started[key]) for key, token in rows.leased.items()}
-    _demand(found == expected, f"under leases: {len(found)} in memory, {len(expected)} in rows, or other ones")
+    if found != expected:
+        _fail(f"under leases: {len(found)} in memory, {len(expected)} in rows, or other ones")
     for key, record in rows.ready.items():
         task = engine._leases.running.get(record.id)
-        if task is not None:
-            _demand(task.record == rows.all[key], f"{_shown(key)}: the record in memory is another one")
+        if task is not None and task.record != rows.all[key]:
+            _fail(f"{_shown(key)}: the record in memory is another one")
     held = Counter(r.flow_of(key) for key in rows.leased)
     for queue in engine._queues.all():
         count = sum(n for flow, n in held.items() if flow.queue == queue.number)
-        _demand(queue.running_count == count, f"queue {queue.row.name}: {queue.running_count} running, {count} leased")
-        _demand(queue.row == rows.queues[queue.number], f"queue {queue.row.name}: its row was not written")
+        if queue.running_count != count:
+            _fail(f"queue {queue.row.name}: {queue.running_count} running, {count} leased")
+        if queue.row != rows.queues[queue.number]:
+            _fail(f"queue {queue.row.name}: its row was not written")
         for flow_id, flow in queue.flows.items():
-            _demand(flow.held == held[flow_id], f"{flow_id}: {flow.held} held, {held[flow_id]} leased")
+            if flow.held != held[flow_id]:
+                _fail(f"{flow_id}: {flow.held} held, {held[flow_id]} leased")
 
 
 def _flows_in_memory(rows: Rows, engine: Engine) -> None:
     """The flows in memory are those with a row, and know their floor."""
     flows = {r.FLOW + flow_id.pack(): flow for queue in engine._queues.all() for flow_id, flow in queue.flows.items()}
-    _demand(flows.keys() == rows.floors.keys(), "the flows in memory are not those with a row")
+    if flows.keys() != rows.floors.keys():
+        _fail("the flows in memory are not those with a row")
     for key, flow in flows.items():
         floor = rows.floors[key]
-        _demand(flow._floor_written == floor, f"{_shown(key)}: floor {floor}, in memory {flow._floor_written}")
+        if flow._floor_written != floor:
+            _fail(f"{_shown(key)}: floor {floor}, in memory {flow._floor_written}")
 
 
 def _tasks_in_memory(rows: Rows, engine: Engine) -> None:
@@ -317,23 +348,27 @@ def _tasks_in_memory(rows: Rows, engine: Engine) -> None:
         for flow_id, flow in queue.flows.items():
             there = waiting.pop(flow_id.pack(), set())
             kept = _kept(flow)
-            _demand(len(set(kept)) == len(kept), f"{flow_id}: a task is kept twice: {sorted(kept)}")
-            _demand(flow._dropped <= set(kept), f"{flow_id}: {flow._dropped - set(kept)} are dropped but not there")
+            if len(set(kept)) != len(kept):
+                _fail(f"{flow_id}: a task is kept twice: {sorted(kept)}")
+            if not flow._dropped <= set(kept):
+                _fail(f"{flow_id}: {flow._dropped - set(kept)} are dropped but not there")
             read = {seq for seq in there if seq < flow.cursor}
             known = set(kept) - flow._dropped
-            _demand(known == read, f"{flow_id}: in memory {sorted(known)}, waiting below the cursor {sorted(read)}")
-            _demand(
-                flow.unread or there == read, f"{flow_id}: {sorted(there - read)} are unread, which it does not know"
-            )
+            if known != read:
+                _fail(f"{flow_id}: in memory {sorted(known)}, waiting below the cursor {sorted(read)}")
+            if not flow.unread and there != read:
+                _fail(f"{flow_id}: {sorted(there - read)} are unread, which it does not know")
             heads = [task.seq for task in flow._heads]
-            _demand(heads == sorted(heads), f"{flow_id}: heads out of order: {heads}")
+            if heads != sorted(heads):
+                _fail(f"{flow_id}: heads out of order: {heads}")
         aside = sorted(task.seq for task in queue.suspects)
         listed = sorted(seq for flow in queue.flows.values() for seq in flow.aside)
-        _demand(aside == listed, f"queue {queue.row.name}: suspects {aside}, aside in its flows {listed}")
-        _demand(
-            not aside or queue in engine._queues.with_suspects, f"queue {queue.row.name}: its suspects are forgotten"
-        )
-    _demand(not waiting, f"{len(waiting)} flows with waiting tasks are not in memory")
+        if aside != listed:
+            _fail(f"queue {queue.row.name}: suspects {aside}, aside in its flows {listed}")
+        if aside and queue not in engine._queues.with_suspects:
+            _fail(f"queue {queue.row.name}: its suspects are forgotten")
+    if waiting:
+        _fail(f"{len(waiting)} flows with waiting tasks are not in memory")
 
 
 def _kept(flow: Flow) -> list[int]:
@@ -343,7 +378,8 @@ def _kept(flow: Flow) -> list[int]:
 def _workers(rows: Rows, engine: Engine) -> None:
     """The workers are those with a row, and hold what is under their leases."""
     workers = {worker.session: worker for worker in engine._workers.all()}
-    _demand(workers.keys() == rows.workers.keys(), "the workers in memory are not those with a row")
+    if workers.keys() != rows.workers.keys():
+        _fail("the workers in memory are not those with a row")
     tasks: Counter[bytes] = Counter()
     size: Counter[bytes] = Counter()
     for task in engine._leases.running.values():
@@ -352,11 +388,13 @@ def _workers(rows: Rows, engine: Engine) -> None:
             size[task.lease.session] += len(task.record)
     for session, worker in workers.items():
         held, leased = (worker.held_tasks, worker.held_bytes), (tasks[session], size[session])
-        _demand(held == leased, f"worker {session.hex()}: counts {held} tasks, bytes held; leased are {leased}")
+        if held != leased:
+            _fail(f"worker {session.hex()}: counts {held} tasks, bytes held; leased are {leased}")
 
 
 def _heads_budget(rows: Rows, engine: Engine) -> None:
     """The bytes of all heads are counted."""
     used = sum(len(t.record) for q in engine._queues.all() for flow in q.flows.values() for t in flow._heads)
     budget = engine._queues._budget
-    _demand(budget.used == used, f"heads hold {used} bytes, counted are {budget.used}")
+    if budget.used != used:
+        _fail(f"heads hold {used} bytes, counted are {budget.used}")

@@ -22,7 +22,7 @@ from tq.core.errors import BrokerUnavailable
 from tq.protocol.messages import MAGIC, VERSION, Heartbeat, Hello, Role
 from tq.protocol.reconnect import backoff
 from tq.protocol.session import ClientSession, Dismissed
-from tq.worker.identity import Credentials, Identity
+from tq.worker.identity import Identity
 
 _log = logging.getLogger(__name__)
 
@@ -108,8 +108,11 @@ def block_finder(loop: asyncio.AbstractEventLoop, thread_id: int) -> FindBlock:
 class Conversation:
     """One connection of a keeper, without I/O: the caller sends what it returns, until it is over."""
 
-    def __init__(self, credentials: Credentials, beats: Heartbeats, now: float) -> None:
-        self._session = ClientSession(Hello(MAGIC, VERSION, Role.KEEPER, f"tq-worker/{__version__}", *credentials))
+    def __init__(self, identity: Identity, beats: Heartbeats, now: float) -> None:
+        self._identity = identity
+        self._credentials = identity.credentials
+        hello = Hello(MAGIC, VERSION, Role.KEEPER, f"tq-worker/{__version__}", *self._credentials)
+        self._session = ClientSession(hello)
         self._beats = beats
         self._opens_by = now + _ANSWER_S
         self._look_at = now
@@ -138,6 +141,9 @@ class Conversation:
         if now >= self._look_at:
             self._look_at = now + POLL_S
             self._beats.look()
+        # A broker that came back without its last moments may know the former session again: nobody
+        # works in it any more, and heartbeats would keep its leases for ever.
+        self.is_over |= self._identity.credentials is not self._credentials
         welcome = self._session.welcome
         if welcome is None:
             self.is_over |= now >= self._opens_by
@@ -199,7 +205,7 @@ class ThreadKeeper:
             connection = self._dialer.connect_blocking(_CONNECT_S)
         except BrokerUnavailable:
             return False
-        conversation = Conversation(self._identity.credentials, self._beats, time.monotonic())
+        conversation = Conversation(self._identity, self._beats, time.monotonic())
         with connection:
             connection.settimeout(POLL_S)
             try:
@@ -243,7 +249,7 @@ class LoopKeeper:
             await asyncio.sleep(backoff(failures, self._draw()))
 
     async def _converse(self) -> bool:
-        wire = _Wire(Conversation(self._identity.credentials, self._beats, self._loop.time()))
+        wire = _Wire(Conversation(self._identity, self._beats, self._loop.time()))
         try:
             transport = await self._dialer.connect(lambda: wire)
         except BrokerUnavailable:

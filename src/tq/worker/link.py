@@ -134,9 +134,10 @@ class Link:
             self._is_over = True
 
     def notify(self, message: msgspec.Struct) -> None:
-        """Send a message that gets no answer; the link is open."""
-        assert self._wire is not None
-        self._wire.write(self._wire.session.notify(message))
+        """Send a message that gets no answer; on a connection that is about to end it goes nowhere."""
+        # What is heard may have been followed, in the same read, by the end of the conversation.
+        if self._wire is not None and self._wire.session.is_open:
+            self._wire.write(self._wire.session.notify(message))
 
     def request(self, message: msgspec.Struct) -> int:
         """Send outcomes; the listener hears of the answer under the number returned.  The link is open."""
@@ -217,6 +218,8 @@ class Link:
 
     def _welcomed(self, wire: "_Wire", welcome: Welcome) -> None:
         wire.was_open = True
+        if not wire.session.is_open:
+            return  # welcomed and dismissed in one read
         self._is_down = False
         _log.info("connected to broker %s as worker %s", welcome.server, self._info.name)
         wire.subscribing = self.request(self._subscription)

@@ -1,0 +1,105 @@
+"""Tasks: what a spec may say, how a task is built, and what stays readable later."""
+
+import msgspec
+import pytest
+
+from tq.core.ids import TaskId, compose
+from tq.core.retry import RetryPolicy
+from tq.core.task import (
+    LOSSES_LIMIT,
+    NAME_LENGTH_MAX,
+    RECORD_FORMAT,
+    RESULT_TTL_MS_MAX,
+    TIMEOUT_MS_MAX,
+    Task,
+    TaskRecord,
+    TaskSpec,
+)
+from tq.core.times import Timestamp
+
+ID = TaskId(compose(Timestamp(1), 1))
+
+
+def test_the_defaults_can_be_honoured() -> None:
+    TaskSpec("mail.send").check()
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"name": ""}, "a task name has 1 to 255 characters; got 0"),
+        ({"name": "x" * (NAME_LENGTH_MAX + 1)}, "got 256"),
+        ({"queue": "two words"}, "a queue name"),
+        ({"priority": -1}, "priority must be 0 to 255; got -1"),
+        ({"priority": 256}, "priority"),
+        ({"timeout_ms": 0}, "timeout_ms"),
+        ({"timeout_ms": TIMEOUT_MS_MAX + 1}, "timeout_ms"),
+        ({"result_ttl_ms": -1}, "result_ttl_ms"),
+        ({"result_ttl_ms": RESULT_TTL_MS_MAX + 1}, "result_ttl_ms"),
+        ({"max_losses": 0}, "max_losses"),
+        ({"max_losses": LOSSES_LIMIT + 1}, "max_losses"),
+        ({"codec": "pickle"}, "codec must be one of msgpack, json; got 'pickle'"),
+    ],
+)
+def test_a_spec_that_cannot_be_honoured_names_the_field(fields: dict[str, object], named: str) -> None:
+    spec = msgspec.structs.replace(TaskSpec("t"), **fields)
+
+    with pytest.raises(ValueError, match=named):
+        spec.check()
+
+
+def test_a_task_is_built_word_by_word() -> None:
+    policy = RetryPolicy(max_attempts=2)
+
+    task = (
+        Task.build("mail.send")
+        .args("a@b.c", subject="hi")
+        .queue("mail")
+        .priority("high")
+        .timeout(30)
+        .keep_result(0)
+        .retry(policy)
+        .id(ID)
+        .task()
+    )
+
+    spec = TaskSpec("mail.send", "mail", 212, timeout_ms=30_000, result_ttl_ms=0, retry=policy)
+    assert task == Task(spec, msgspec.msgpack.encode([["a@b.c"], {"subject": "hi"}]), ID)
+
+
+def test_a_task_without_words_has_the_defaults_and_no_arguments() -> None:
+    assert Task.build("t").task() == Task(TaskSpec("t"), msgspec.msgpack.encode([[], {}]))
+
+
+def test_a_word_out_of_bounds_is_refused_at_once() -> None:
+    builder = Task.build("t")
+
+    with pytest.raises(ValueError, match="queue name"):
+        builder.queue("no good")
+    with pytest.raises(ValueError, match="priority"):
+        builder.priority(256)
+    with pytest.raises(ValueError, match="duration"):
+        builder.timeout(-1)
+    with pytest.raises(ValueError, match="result_ttl_ms"):
+        builder.keep_result(10_000_000_000)
+
+    assert builder.task() == Task.build("t").task()
+
+
+def test_a_name_is_checked_at_the_end_at_the_latest() -> None:
+    with pytest.raises(ValueError, match="a task name"):
+        Task.build("").task()
+
+
+def test_arguments_that_cannot_be_encoded_are_refused() -> None:
+    with pytest.raises(TypeError):
+        Task.build("t").args(object()).task()
+
+
+def test_a_record_of_an_older_writer_that_knew_fewer_fields_is_read() -> None:
+    spec = msgspec.msgpack.decode(msgspec.msgpack.encode(TaskSpec("t")))
+    older = msgspec.msgpack.encode([RECORD_FORMAT, ID, spec[:3], b"p", 7])
+
+    record = msgspec.msgpack.decode(older, type=TaskRecord)
+
+    assert record == TaskRecord(RECORD_FORMAT, ID, TaskSpec("t"), b"p", 7)

@@ -1,0 +1,241 @@
+"""Flows: order kept over memory and store, floors that lose nothing, and reads that count."""
+
+import pytest
+
+from tests.engine.harness import Driver
+from tq.engine import commands as c, flows, rows as r
+from tq.engine.engine import EngineSettings
+from tq.engine.flows import HEADS_MAX, REFILL_ROWS
+
+
+def drain(driver: Driver, worker: bytes) -> list[bytes]:
+    """Complete all there is; returns the ids in the order in which they came."""
+    ids: list[bytes] = []
+    while held := driver.take(worker):
+        ids += [each.id for each in held]
+        driver.complete(worker, *held)
+    return ids
+
+
+@pytest.mark.parametrize(
+    "count", [HEADS_MAX - 1, HEADS_MAX, HEADS_MAX + 1, HEADS_MAX + REFILL_ROWS, HEADS_MAX + REFILL_ROWS + 1]
+)
+def test_order_is_kept_over_every_boundary_of_the_heads(count: int) -> None:
+    driver = Driver(checked=False)
+    ids = driver.enqueue(count)
+
+    worker = driver.worker(window=100)
+
+    assert drain(driver, worker) == ids
+    assert driver.queue().ready == 0
+
+
+@pytest.mark.parametrize("heads_bytes_max", [0, 1, 200, 2_000])
+def test_order_is_kept_however_little_memory_the_heads_may_have(heads_bytes_max: int) -> None:
+    driver = Driver(settings=EngineSettings(heads_bytes_max=heads_bytes_max))
+    ids = driver.enqueue(20) + driver.enqueue(20, priority=5)
+    worker = driver.worker(window=7)
+
+    assert drain(driver, worker) == ids
+
+
+def test_all_heads_together_stay_within_their_budget() -> None:
+    driver = Driver(settings=EngineSettings(heads_bytes_max=10_000), checked=False)
+    for priority in range(100):
+        driver.enqueue(10, payload=bytes(1_000), priority=priority)
+
+    budget = driver.engine._queues._budget
+
+    assert 9_000 < budget.used < 12_000
+
+
+def test_a_task_enqueued_while_others_are_unread_waits_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "HEADS_MAX", 2)
+    monkeypatch.setattr(flows, "REFILL_ROWS", 2)
+    driver = Driver()
+    ids = driver.enqueue(5)
+    worker = driver.worker(window=1)
+    got = []
+
+    for _ in range(5):
+        (held,) = driver.take(worker)
+        ids += driver.enqueue(1)
+        got.append(held.id)
+        driver.complete(worker, held)
+
+    assert got + drain(driver, worker) == ids
+
+
+def test_a_task_given_back_keeps_its_place() -> None:
+    driver = Driver()
+    ids = driver.enqueue(6)
+    worker = driver.worker(window=4)
+    one, two, three, four = driver.take(worker)
+
+    driver.do(c.SetWindow(worker, 1, 1 << 30))
+    driver.release(worker, three)
+    driver.release(worker, one)
+    driver.complete(worker, two, four)
+    got = drain(driver, worker)
+
+    assert got == [ids[0], ids[2], ids[4], ids[5]]
+
+
+@pytest.mark.parametrize("which", [0, 1, 4])
+def test_a_cancelled_head_is_never_handed_out(which: int) -> None:
+    driver = Driver()
+    ids = driver.enqueue(5)
+
+    assert driver.do(c.Cancel([ids[which]])) == []
+    worker = driver.worker(window=2)
+
+    assert drain(driver, worker) == [each for each in ids if each != ids[which]]
+
+
+def test_a_task_cancelled_beyond_the_heads_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "HEADS_MAX", 2)
+    driver = Driver()
+    ids = driver.enqueue(5)
+
+    driver.do(c.Cancel(ids[3:4]))
+    worker = driver.worker()
+
+    assert drain(driver, worker) == [*ids[:3], ids[4]]
+
+
+def test_a_task_cancelled_after_it_came_back_is_never_handed_out() -> None:
+    driver = Driver()
+    ids = driver.enqueue(3)
+    worker = driver.worker(window=3)
+    held = driver.take(worker)
+    driver.do(c.PauseQueue("q", paused=True))
+    driver.release(worker, *held)
+
+    driver.do(c.Cancel(ids[:1]))
+    driver.do(c.PauseQueue("q", paused=False))
+
+    assert drain(driver, worker) == ids[1:]
+
+
+def test_all_cancelled_is_an_empty_line() -> None:
+    driver = Driver()
+    ids = driver.enqueue(3)
+    driver.do(c.Cancel(ids))
+
+    worker = driver.worker()
+
+    assert driver.take(worker) == []
+    assert driver.rows.of(r.READY) == {}
+
+
+def test_a_drained_line_costs_no_scan_to_go_on() -> None:
+    driver = Driver(checked=False)
+    worker = driver.worker(window=500)
+    (urgent,) = driver.enqueue(priority=255, name="later")
+    count = len(driver.enqueue(20_000, dispatch=False))
+    driver.dispatch()
+    assert len(drain(driver, worker)) == count
+    driver.rows.forget_counts()
+
+    (next_one,) = driver.enqueue()
+    assert [held.id for held in driver.take(worker)] == [next_one]
+    other = driver.worker("w2", tasks=("later",))
+    assert [held.id for held in driver.take(other)] == [urgent]
+
+    assert driver.rows.reads < 20
+
+
+def test_the_floor_follows_a_line_that_is_drained() -> None:
+    driver = Driver(checked=False)
+    worker = driver.worker(window=500)
+    driver.enqueue(10_000, dispatch=False)
+    driver.dispatch()
+    drain(driver, worker)
+
+    (floor,) = driver.rows.of(r.FLOW).values()
+
+    assert 10_000 - int.from_bytes(floor, "big") <= flows.FLOOR_STEP + 500
+
+
+def test_a_task_given_back_below_the_floor_lowers_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "FLOOR_STEP", 2)
+    driver = Driver()
+    ids = driver.enqueue(8)
+    worker = driver.worker(window=1)
+    (first,) = driver.take(worker)
+    other = driver.worker("w2", window=1)
+    for _ in range(5):
+        driver.complete(other, *driver.take(other))
+
+    driver.do(c.SetWindow(worker, 0, 0))
+    driver.do(c.SetWindow(other, 0, 0))
+    driver.release(worker, first)
+    driver.restart()
+    worker = driver.worker(window=1)
+
+    assert driver.take(worker)[0].id == ids[0]
+
+
+def test_an_idle_flow_is_swept_and_opened_again() -> None:
+    driver = Driver()
+    driver.enqueue()
+    worker = driver.worker()
+    driver.complete(worker, *driver.take(worker))
+    assert len(driver.rows.of(r.FLOW)) == 1
+
+    for _ in range(13):
+        driver.now += 5_000
+        driver.do(c.Beat(worker, None))
+        driver.tick()
+    assert driver.rows.of(r.FLOW) == {}
+
+    (task_id,) = driver.enqueue()
+    assert [held.id for held in driver.take(worker)] == [task_id]
+    assert len(driver.rows.of(r.FLOW)) == 1
+
+
+def test_a_flow_whose_tasks_all_run_is_not_swept() -> None:
+    driver = Driver()
+    driver.enqueue()
+    worker = driver.worker()
+    (held,) = driver.take(worker)
+
+    driver.do(c.Beat(worker, None))
+    driver.now += 9_000
+    driver.engine._next_sweep = 0
+    driver.tick()
+    driver.release(worker, held)
+
+    assert len(driver.rows.of(r.FLOW)) == 1
+    assert [again.id for again in driver.take(worker)] == [held.id]
+
+
+def test_a_suspect_whose_line_is_partly_unread_is_found_when_it_has_been_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "HEADS_MAX", 2)
+    monkeypatch.setattr(flows, "REFILL_ROWS", 2)
+    driver = Driver()
+    suspect = lost_once(driver)
+    driver.do(c.PauseQueue("q", paused=True))
+    ids = driver.enqueue(5)
+    driver.do(c.PauseQueue("q", paused=False))
+    worker = driver.worker(window=1)
+    (held,) = driver.take(worker)
+    assert (held.id, held.alone) == (suspect, True)
+
+    driver.fail(worker, held, retry_after_ms=0)
+    driver.tick()
+    got = []
+    while taken := driver.take(worker):
+        got += [(each.id, each.alone) for each in taken]
+        driver.complete(worker, *taken)
+
+    assert got == [*((task_id, False) for task_id in ids), (suspect, True)]
+
+
+def lost_once(driver: Driver) -> bytes:
+    (task_id,) = driver.enqueue()
+    worker = driver.worker("lost")
+    (held,) = driver.take(worker)
+    driver.start(worker, held)
+    driver.die(worker)
+    return task_id

@@ -1,0 +1,349 @@
+"""Operations: purge, redrive and forget, over many batches and restarts."""
+
+import pytest
+
+from tests.engine.harness import Driver, a_spec
+from tq.core.errors import BatchTooLarge, BrokerError, TaskNotFound, WrongState
+from tq.core.ids import compose
+from tq.core.lifecycle import TaskState
+from tq.core.times import Timestamp
+from tq.engine import commands as c, operations, rows as r
+from tq.engine.operations import SLICE_BYTES, SLICE_ROWS
+
+UNKNOWN = compose(Timestamp(1), 1)
+
+
+def dead(driver: Driver, count: int = 1, **fields: object) -> list[bytes]:
+    """Make dead letters; in the order of their death."""
+    frame = driver.frame(count, spec=a_spec(**fields))
+    driver.do(frame)
+    worker = driver.worker("undertaker", queues=(str(fields.get("queue", "q")),), window=1_000)
+    while held := driver.take(worker):
+        driver.fail(worker, *held, reject=True)
+    driver.do(c.Leave(worker))
+    return [task_id for task_id, _, _ in frame.tasks]
+
+
+# ------------------------------------------------------------------------------------------------ purge
+
+
+def test_a_purge_takes_effect_at_once_and_is_carried_out_in_slices() -> None:
+    driver = Driver(checked=False)
+    ids = driver.enqueue(1_000)
+
+    assert driver.do(c.PurgeQueue("q"), dispatch=False) == 1_000
+
+    assert len(driver.last.writes) < 10
+    assert driver.last.promised
+    view = driver.queue()
+    assert (view.ready, view.purged_total, view.purging) == (0, 1_000, True)
+    assert driver.do(c.Get(ids[:3])) == [None] * 3
+    assert driver.do(c.Wait(1, ids[:3])) == ([], ids[:3])
+    assert driver.do(c.ListTasks("ready", "q", 10, None)) == ([], None)
+    worker = driver.worker()
+    assert driver.take(worker) == []
+    driver.do(c.Tick())
+    assert len(driver.rows.of(r.READY)) == 1_000 - SLICE_ROWS
+    driver.tick()
+    assert (driver.rows.of(r.READY), driver.rows.of(r.TASK), driver.rows.of(r.OPERATION)) == ({}, {}, {})
+    assert not driver.queue().purging
+
+
+def test_what_is_enqueued_right_after_a_purge_survives_it() -> None:
+    driver = Driver()
+    driver.enqueue(5)
+    changes = driver.engine.changes()
+
+    driver.engine.apply(c.PurgeQueue("q"), driver.now, changes)
+    frame = driver.frame(3)
+    driver.engine.apply(frame, driver.now, changes)
+    driver.finish(changes)
+    driver.tick()
+
+    worker = driver.worker()
+    assert [held.id for held in driver.take(worker)] == [task_id for task_id, _, _ in frame.tasks]
+
+
+@pytest.mark.parametrize("slices", [0, 1, 2])
+def test_a_purge_goes_on_after_a_restart(slices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "SLICE_ROWS", 2)
+    driver = Driver()
+    driver.enqueue(6)
+    driver.do(c.PurgeQueue("q"))
+    new = driver.enqueue(2)
+    for _ in range(slices):
+        driver.do(c.Tick())
+
+    driver.restart()
+    assert driver.queue().purging
+    worker = driver.worker()
+    assert [held.id for held in driver.take(worker)] == new
+    driver.tick()
+
+    assert len(driver.rows.of(r.READY)) == 2
+    assert driver.rows.of(r.OPERATION) == {}
+
+
+def test_two_purges_are_carried_out_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "SLICE_ROWS", 2)
+    driver = Driver()
+    driver.enqueue(5)
+    driver.do(c.PurgeQueue("q"))
+    driver.enqueue(3)
+
+    assert driver.do(c.PurgeQueue("q")) == 3
+    driver.tick()
+
+    assert driver.rows.of(r.READY) == {}
+    assert driver.queue().purged_total == 8
+
+
+def test_what_runs_while_its_queue_is_purged_may_finish() -> None:
+    driver = Driver()
+    driver.enqueue(5)
+    worker = driver.worker(window=3)
+    done, failed, rejected = driver.take(worker)
+    driver.do(c.SetWindow(worker, 0, 0))
+
+    assert driver.do(c.PurgeQueue("q")) == 2
+    driver.tick()
+    assert driver.queue().running == 3
+    assert driver.complete(worker, done, result=b"r") == []
+    assert driver.fail(worker, failed, retry_after_ms=1_000) == []
+    assert driver.fail(worker, rejected, reject=True) == []
+
+    assert [driver.state(held.id) for held in (done, failed, rejected)] == ["completed", "scheduled", "dead"]
+    driver.do(c.SetWindow(worker, 1, 1 << 30))
+    driver.tick(1_000)
+    assert [held.id for held in driver.take(worker)] == [failed.id]
+
+
+@pytest.mark.parametrize("how", ["release", "die", "leave", "restart"])
+@pytest.mark.parametrize("removed", [False, True])
+def test_what_comes_back_to_a_purged_queue_is_gone_and_who_waits_is_told(how: str, *, removed: bool) -> None:
+    driver = Driver()
+    driver.enqueue(3)
+    worker = driver.worker(window=1)
+    (held,) = driver.take(worker)
+    driver.do(c.Wait(5, [held.id]))
+    driver.do(c.PurgeQueue("q"))
+    if removed:
+        driver.tick()
+
+    match how:
+        case "release":
+            driver.release(worker, held)
+        case "die":
+            driver.start(worker, held)
+            driver.die(worker)
+        case "leave":
+            driver.do(c.Leave(worker))
+        case _:
+            driver.restart()
+            driver.do(c.Wait(5, [held.id]))
+            driver.connect("w", ("t",), [])
+    assert driver.last.promised or how == "die"
+    driver.tick()
+
+    assert driver.state(held.id) == "unknown"
+    assert [(ending.result.id, ending.result.state, ending.result.finished_at > 0) for ending in driver.endings] == [
+        (held.id, TaskState.CANCELLED, True)
+    ]
+    assert (driver.queue().running, driver.queue().ready, driver.queue().purged_total) == (0, 0, 3)
+    assert (driver.rows.of(r.READY), driver.rows.of(r.TASK), driver.rows.of(r.LEASE)) == ({}, {}, {})
+
+
+def test_who_waits_for_purged_tasks_is_told() -> None:
+    driver = Driver()
+    ids = driver.enqueue(3)
+    driver.do(c.Wait(5, ids))
+
+    driver.do(c.PurgeQueue("q"))
+    driver.tick()
+
+    assert {ending.result.id: ending.result.state for ending in driver.endings} == dict.fromkeys(
+        ids, TaskState.CANCELLED
+    )
+
+
+def test_a_purged_task_that_was_scheduled_vanishes_at_its_time() -> None:
+    driver = Driver()
+    (task_id,) = driver.enqueue()
+    worker = driver.worker()
+    driver.fail(worker, *driver.take(worker), retry_after_ms=5_000)
+    driver.do(c.Wait(5, [task_id]))
+
+    assert driver.do(c.PurgeQueue("q")) == 1
+    assert (driver.queue().scheduled, driver.state(task_id)) == (0, "unknown")
+    assert driver.do(c.ListTasks("scheduled", None, 10, None)) == ([], None)
+    driver.tick(5_000)
+
+    assert driver.take(worker) == []
+    assert (driver.rows.of(r.DUE), driver.rows.of(r.TASK)) == ({}, {})
+    assert [(ending.result.id, ending.result.state) for ending in driver.endings] == [(task_id, TaskState.CANCELLED)]
+
+
+def test_a_purge_leaves_dead_letters_and_results_and_other_queues() -> None:
+    driver = Driver()
+    (buried,) = dead(driver)
+    (other,) = driver.enqueue(queue="other")
+    (done,) = driver.enqueue()
+    worker = driver.worker()
+    driver.complete(worker, *driver.take(worker))
+
+    assert driver.do(c.PurgeQueue("q")) == 0
+    driver.tick()
+
+    assert [driver.state(task_id) for task_id in (buried, other, done)] == ["dead", "ready", "completed"]
+
+
+def test_a_purge_forgets_suspects_and_empties_nobody_for_them() -> None:
+    driver = Driver()
+    driver.enqueue(1)
+    victim = driver.worker("victim")
+    driver.start(victim, *driver.take(victim))
+    driver.die(victim)
+
+    driver.do(c.PurgeQueue("q"))
+    driver.tick()
+    ids = driver.enqueue(2)
+    worker = driver.worker(window=1)
+
+    assert [held.id for held in driver.take(worker)] == ids[:1]
+
+
+# ------------------------------------------------------------------------------------------------ dead letters
+
+
+def test_redriven_tasks_are_new_generations_that_can_complete() -> None:
+    driver = Driver()
+    ids = dead(driver, 3)
+
+    assert driver.do(c.RedriveDead("q", [])) == 3
+
+    views = [driver.view(task_id) for task_id in ids]
+    assert [(view.state, view.generation, view.attempts) for view in views] == [(TaskState.READY, 2, 0)] * 3
+    assert all(view.failure is None for view in views)
+    worker = driver.worker()
+    held = driver.take(worker)
+    assert [each.id for each in held] == ids
+    driver.complete(worker, *held)
+    assert [driver.state(task_id) for task_id in ids] == ["completed"] * 3
+    assert (driver.queue().dead, driver.queue().dead_total) == (0, 3)
+
+
+def test_some_can_be_redriven_by_id() -> None:
+    driver = Driver()
+    ids = dead(driver, 3)
+
+    assert driver.do(c.RedriveDead(None, [ids[1], ids[1]])) == 1
+
+    assert [driver.state(task_id) for task_id in ids] == ["dead", "ready", "dead"]
+
+
+def test_a_redriven_task_waits_at_the_end_of_its_line() -> None:
+    driver = Driver()
+    (redriven,) = dead(driver)
+    ids = driver.enqueue(2)
+
+    driver.do(c.RedriveDead("q", []))
+    worker = driver.worker()
+
+    assert [held.id for held in driver.take(worker)] == [*ids, redriven]
+
+
+def test_forgotten_dead_letters_are_gone() -> None:
+    driver = Driver()
+    ids = dead(driver, 3)
+
+    assert driver.do(c.ForgetDead(None, [ids[0]])) == 1
+    assert driver.do(c.ForgetDead("q", [])) == 2
+
+    assert driver.do(c.Get(ids)) == [None] * 3
+    assert (driver.queue().dead, driver.queue().purged_total) == (0, 3)
+    driver.tick(driver.settings.dead_retention_ms + 1_000)
+    assert driver.rows.of(r.EXPIRY) == {}
+
+
+@pytest.mark.parametrize("command", [c.RedriveDead, c.ForgetDead])
+def test_a_named_task_that_is_not_dead_has_the_request_refused_whole(
+    command: type[c.RedriveDead] | type[c.ForgetDead],
+) -> None:
+    driver = Driver()
+    ids = dead(driver, 2)
+    (ready,) = driver.enqueue()
+
+    driver.refused(command(None, [ids[0], UNKNOWN]), TaskNotFound)
+    driver.refused(command(None, [ids[0], ready]), WrongState)
+    driver.refused(command(None, [UNKNOWN] * 1_001), BatchTooLarge)
+
+
+def test_more_bytes_than_one_change_may_hold_are_refused_by_id_and_done_in_slices_by_queue() -> None:
+    driver = Driver(checked=False)
+    ids = [dead_id for _ in range(4) for dead_id in dead_with(driver, bytes(200_000))]
+
+    error: BrokerError = driver.refused(c.RedriveDead(None, ids), BatchTooLarge)
+    assert "524288 bytes of tasks a request at most" in str(error)
+
+    assert driver.do(c.RedriveDead("q", [])) == 4
+    assert size(driver) < SLICE_BYTES + 201_000
+    assert driver.queue().dead == 3
+    driver.tick()
+    assert (driver.queue().dead, driver.queue().ready) == (0, 4)
+
+
+def dead_with(driver: Driver, payload: bytes) -> list[bytes]:
+    frame = driver.frame(1, payload)
+    driver.do(frame)
+    worker = driver.worker("undertaker")
+    driver.fail(worker, *driver.take(worker), reject=True)
+    driver.do(c.Leave(worker))
+    return [task_id for task_id, _, _ in frame.tasks]
+
+
+def size(driver: Driver) -> int:
+    return sum(len(key) + len(value or b"") for key, value in driver.last.writes.items())
+
+
+def test_redriving_all_queues_changes_no_more_at_once_than_redriving_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "SLICE_ROWS", 2)
+    driver = Driver()
+    for queue in ("a", "b", "c"):
+        dead(driver, 3, queue=queue)
+
+    assert driver.do(c.RedriveDead(None, [])) == 9
+
+    assert sum(view.dead for view in driver.do(c.ListQueues(None))) == 7
+    driver.tick()
+    assert sum(view.dead for view in driver.do(c.ListQueues(None))) == 0
+
+
+def test_a_redrive_goes_on_after_a_restart_and_takes_none_that_died_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "SLICE_ROWS", 2)
+    driver = Driver()
+    ids = dead(driver, 5)
+    driver.do(c.RedriveDead("q", []))
+    driver.restart()
+    worker = driver.worker()
+    (first, _) = driver.take(worker)
+
+    driver.fail(worker, first, reject=True)
+    driver.do(c.SetWindow(worker, 0, 0))
+    driver.tick()
+
+    states = [driver.state(task_id) for task_id in ids]
+    assert states == ["dead", "running", "ready", "ready", "ready"]
+    assert driver.view(ids[0]).generation == 2
+
+
+def test_a_redriven_task_in_a_paused_queue_waits() -> None:
+    driver = Driver()
+    ids = dead(driver)
+    driver.do(c.PauseQueue("q", paused=True))
+
+    driver.do(c.RedriveDead("q", []))
+
+    worker = driver.worker()
+    assert driver.take(worker) == []
+    driver.do(c.PauseQueue("q", paused=False))
+    assert [held.id for held in driver.take(worker)] == ids

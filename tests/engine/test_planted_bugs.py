@@ -1,0 +1,301 @@
+"""Planted bugs: each fault, put into the engine on purpose, is caught by the model or by the invariants.
+
+A net is only known to hold when something has been thrown into it.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.engine.harness import Driver
+from tests.engine.test_model import check
+from tq.core.lease import first_token
+from tq.engine import enqueue, flows, leases, meta, operations, queues, retention, rows, settle, timeline, workers
+from tq.engine.changes import Changes
+from tq.engine.commands import Enqueue
+from tq.engine.dispatch import Lane
+from tq.engine.engine import Engine
+
+EXAMPLES = 400
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def _token_reused_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(leases.Leases, "begin_epoch", lambda self, epoch: setattr(self, "_next_token", first_token(1)))
+
+
+def _seq_reused_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(meta, "_SEQ_BLOCK", 0)
+    real = meta.Meta.restore
+
+    def restore(self: meta.Meta, reader: object, changes: Changes) -> int:
+        clock = real(self, reader, changes)  # type: ignore[arg-type]
+        self._seq = self._seq_reserved = max(0, self._seq - 3)
+        return clock
+
+    patch.setattr(meta.Meta, "restore", restore)
+
+
+def _resend_doubles(patch: pytest.MonkeyPatch) -> None:
+    real = enqueue.Enqueuer.apply
+
+    def apply(self: enqueue.Enqueuer, command: Enqueue, now: int, changes: Changes) -> list[tuple[int, str, str]]:
+        refused = real(self, command, now, changes)
+        del changes.writes[rows.FRAME + command.frame_id]
+        return refused
+
+    patch.setattr(enqueue.Enqueuer, "apply", apply)
+
+
+def _loss_counted_for_an_unstarted_task(patch: pytest.MonkeyPatch) -> None:
+    real = settle.Settler.lose
+
+    def lose(self: settle.Settler, tasks: list[flows.QueuedTask], now: int, changes: Changes) -> None:
+        for task in tasks:
+            task.started_at = task.started_at or now
+        real(self, tasks, now, changes)
+
+    patch.setattr(settle.Settler, "lose", lose)
+
+
+def _floor_set_too_far(patch: pytest.MonkeyPatch) -> None:
+    def raise_floor(self: flows.Flow, changes: Changes) -> None:
+        if self._floor_written is not None and self.cursor - self._floor_written >= flows.FLOOR_STEP:
+            self._write_floor(self.cursor, changes)
+
+    patch.setattr(flows.Flow, "raise_floor", raise_floor)
+
+
+def _floor_not_lowered(patch: pytest.MonkeyPatch) -> None:
+    real = flows.Flow.give_back
+
+    def give_back(self: flows.Flow, task: flows.QueuedTask, changes: Changes) -> None:
+        before = self._floor_written
+        self._floor_written = 0
+        real(self, task, changes)
+        self._floor_written = before
+
+    patch.setattr(flows.Flow, "give_back", give_back)
+
+
+def _given_back_and_read_again(patch: pytest.MonkeyPatch) -> None:
+    real = flows.Flow.give_back
+
+    def give_back(self: flows.Flow, task: flows.QueuedTask, changes: Changes) -> None:
+        unread, self.unread = self.unread, False
+        real(self, task, changes)
+        self.unread = unread
+
+    patch.setattr(flows.Flow, "give_back", give_back)
+
+
+def _given_back_to_the_end_of_the_line(patch: pytest.MonkeyPatch) -> None:
+    real = flows.Flow.head
+
+    def head(self: flows.Flow, changes: Changes) -> flows.QueuedTask | None:
+        kept, self._returned = self._returned, []
+        first = real(self, changes)
+        self._returned = kept
+        return first or real(self, changes)
+
+    patch.setattr(flows.Flow, "head", head)
+
+
+def _priority_inverted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lane, "_second", lambda self: None)
+
+
+def _a_page_of_leased_rows_passes_for_the_end(patch: pytest.MonkeyPatch) -> None:
+    real = flows.Flow._refill
+
+    def refill(self: flows.Flow, changes: Changes) -> None:
+        real(self, changes)
+        self.unread = self.unread and bool(self._heads)
+
+    patch.setattr(flows.Flow, "_refill", refill)
+
+
+def _new_head_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lane, "wake_front", Lane.wake)
+
+
+def _settle_ignores_the_token(patch: pytest.MonkeyPatch) -> None:
+    def find(self: leases.Leases, session: bytes, token: int, index: int) -> flows.QueuedTask | None:
+        live = [lease for lease in self._by_token.values() if lease.session == session and index < len(lease.tasks)]
+        return live[0].tasks[index] if live else None
+
+    patch.setattr(leases.Leases, "find", find)
+
+
+def _settle_ignores_the_session(patch: pytest.MonkeyPatch) -> None:
+    def lose(self: settle.Settler, tasks: list[flows.QueuedTask], now: int, changes: Changes) -> None:
+        """Leave it with its lease: the worker may come back after all."""
+
+    patch.setattr(settle.Settler, "lose", lose)
+
+
+def _started_mark_not_written(patch: pytest.MonkeyPatch) -> None:
+    real = leases.Leases.write
+
+    def write(self: leases.Leases, lease: leases.Lease, changes: Changes) -> None:
+        real(self, lease, changes)
+        key = rows.LEASE + rows.u64(lease.token)
+        row = rows.decode_lease(changes.writes[key] or b"")
+        changes.writes[key] = rows.encode_row(rows.LeaseRow(row.session, row.alone, row.keys, []))
+
+    patch.setattr(leases.Leases, "write", write)
+
+
+def _counters_drift(patch: pytest.MonkeyPatch) -> None:
+    real = queues.Queues.touch
+
+    def touch(self: queues.Queues, queue: queues.Queue) -> None:
+        if queue.row.dead < 2:
+            real(self, queue)
+
+    patch.setattr(queues.Queues, "touch", touch)
+
+
+def _held_not_dropped(patch: pytest.MonkeyPatch) -> None:
+    def drop(self: workers.WorkerSession, task: flows.QueuedTask) -> None:
+        self.held_tasks -= 1
+
+    patch.setattr(workers.WorkerSession, "drop", drop)
+
+
+def _expiry_deletes_whatever_is_there(patch: pytest.MonkeyPatch) -> None:
+    def forget(self: retention.Retention, task_id: bytes, now: int, changes: Changes) -> None:
+        changes.writes[rows.TASK + task_id] = None
+
+    patch.setattr(retention.Retention, "_forget", forget)
+
+
+def _dead_letters_not_noted(patch: pytest.MonkeyPatch) -> None:
+    real = retention.Retention.note
+
+    def note(task_id: bytes, expires_at: int, changes: Changes) -> None:
+        if (changes.writes.get(rows.TASK + task_id) or b"").startswith(rows.ENDED):
+            real(task_id, expires_at, changes)
+
+    patch.setattr(retention.Retention, "note", staticmethod(note))
+
+
+def _due_before_its_time(patch: pytest.MonkeyPatch) -> None:
+    real = timeline.Timeline.take_due
+
+    def take_due(
+        self: timeline.Timeline, now: int, limit: int, bytes_max: int, changes: Changes
+    ) -> list[tuple[bytes, bytes]]:
+        return real(self, now + 10_000, limit, bytes_max, changes)
+
+    patch.setattr(timeline.Timeline, "take_due", take_due)
+
+
+def _purge_takes_what_runs(patch: pytest.MonkeyPatch) -> None:
+    real = operations.Operations._purge_slice
+
+    def purge_slice(
+        self: operations.Operations, operation: rows.OperationRow, now: int, changes: Changes
+    ) -> bytes | None:
+        queue = self._queues.numbered(operation.queue)
+        running, queue.running = queue.running, {}
+        try:
+            return real(self, operation, now, changes)
+        finally:
+            queue.running = running
+
+    patch.setattr(operations.Operations, "_purge_slice", purge_slice)
+
+
+def _purge_keeps_the_generation(patch: pytest.MonkeyPatch) -> None:
+    real = operations.Operations.purge
+
+    def purge(self: operations.Operations, queue: queues.Queue, changes: Changes) -> int:
+        dropped = real(self, queue, changes)
+        queue.row.generation -= 1
+        return dropped
+
+    patch.setattr(operations.Operations, "purge", purge)
+
+
+def _an_end_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    real = settle.Settler._bury
+
+    def bury(self: settle.Settler, *arguments: object) -> None:
+        changes = arguments[-1]
+        assert isinstance(changes, Changes)
+        promised = changes.promised
+        real(self, *arguments)  # type: ignore[arg-type]
+        changes.promised = promised
+
+    patch.setattr(settle.Settler, "_bury", bury)
+
+
+def _suspects_beside_others(patch: pytest.MonkeyPatch) -> None:
+    real = leases.Leases.grant
+
+    def grant(
+        self: leases.Leases, session: bytes, alone: bool, tasks: list[flows.QueuedTask], changes: Changes
+    ) -> leases.Lease:
+        return real(self, session, False, tasks, changes)
+
+    patch.setattr(leases.Leases, "grant", grant)
+
+
+def _cancelled_head_stays(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(flows.Flow, "drop", lambda self, seq: self.aside.discard(seq))
+
+
+def _paused_queue_goes_on(patch: pytest.MonkeyPatch) -> None:
+    real = Engine._pause
+
+    def pause(self: Engine, command: object, now: int, changes: Changes) -> int:
+        answer = real(self, command, now, changes)  # type: ignore[arg-type]
+        for queue in self._queues.all():
+            queue.row.paused = False
+        return answer
+
+    patch.setattr(Engine, "_pause", pause)
+
+
+PLANTED: list[Plant] = [
+    _token_reused_after_a_restart,
+    _seq_reused_after_a_restart,
+    _resend_doubles,
+    _loss_counted_for_an_unstarted_task,
+    _floor_set_too_far,
+    _floor_not_lowered,
+    _given_back_and_read_again,
+    _given_back_to_the_end_of_the_line,
+    _priority_inverted,
+    _a_page_of_leased_rows_passes_for_the_end,
+    _new_head_forgotten,
+    _settle_ignores_the_token,
+    _settle_ignores_the_session,
+    _started_mark_not_written,
+    _counters_drift,
+    _held_not_dropped,
+    _expiry_deletes_whatever_is_there,
+    _dead_letters_not_noted,
+    _due_before_its_time,
+    _purge_takes_what_runs,
+    _purge_keeps_the_generation,
+    _an_end_told_before_it_is_durable,
+    _suspects_beside_others,
+    _cancelled_head_stays,
+    _paused_queue_goes_on,
+]
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__.strip("_"))
+def test_the_model_catches(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+
+    with pytest.raises((AssertionError, KeyError, TypeError, ValueError)):
+        check(EXAMPLES, shrinks=False)
+
+
+def test_nothing_is_caught_where_nothing_is_planted() -> None:
+    check(5, shrinks=False)
+    Driver().enqueue()

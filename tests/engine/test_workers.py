@@ -1,0 +1,222 @@
+"""Workers: sessions with secrets, alive as long as they are heard of, back with what they hold."""
+
+import pytest
+
+from tests.engine.harness import SECRET, Driver
+from tq.core.errors import InvalidArgument, SessionUnknown
+from tq.core.worker import WorkerInfo
+from tq.engine import commands as c, rows as r
+
+INFO = WorkerInfo("w", "host", 1, "async", 1, ["t"])
+SESSION = b"w".ljust(16, b"_")
+
+
+def test_a_worker_is_one_row_that_must_be_durable() -> None:
+    driver = Driver()
+
+    answer = driver.do(c.Register(SESSION, SECRET, INFO, []))
+
+    assert (answer.resumed, answer.lost) == (False, [])
+    assert list(driver.rows.of(r.WORKER)) == [r.WORKER + SESSION]
+    assert SECRET not in b"".join(driver.rows.of(r.WORKER).values())
+    assert driver.last.promised
+
+
+@pytest.mark.parametrize(("session", "secret"), [(b"short", SECRET), (SESSION, b"short"), (SESSION + b"x", SECRET)])
+def test_a_session_and_a_secret_have_sixteen_bytes(session: bytes, secret: bytes) -> None:
+    Driver().refused(c.Register(session, secret, INFO, []), InvalidArgument)
+
+
+def test_a_session_is_not_taken_over_without_its_secret() -> None:
+    driver = Driver()
+    driver.worker()
+
+    driver.refused(c.Register(SESSION, b"x" * 16, INFO, []), SessionUnknown)
+    with pytest.raises(SessionUnknown):
+        driver.engine.check_secret(SESSION, b"x" * 16)
+    driver.engine.check_secret(SESSION, SECRET)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        c.Subscribe(SESSION, [("q", 1)], weighted=False),
+        c.SetWindow(SESSION, 1, 1),
+        c.MarkStarted(SESSION, []),
+        c.Release(SESSION, []),
+        c.Beat(SESSION, None),
+        c.Leave(SESSION),
+        c.Settle(SESSION, [], []),
+    ],
+)
+def test_who_is_not_registered_is_told_to_do_so(command: c.Command[object]) -> None:
+    Driver().refused(command, SessionUnknown)
+
+
+def test_disconnecting_a_worker_that_is_gone_is_no_error() -> None:
+    Driver().do(c.Disconnect(SESSION))
+
+
+def test_a_silent_worker_is_forgotten_and_its_tasks_go_to_others() -> None:
+    driver = Driver()
+    ids = driver.enqueue(3)
+    worker = driver.worker()
+    held = driver.take(worker)
+    other = driver.worker("other")
+
+    driver.die(worker)
+
+    assert [each.id for each in driver.take(other)] == ids
+    assert driver.lost == {worker: [each.place for each in held]}
+    assert [view.session for view in driver.do(c.ListWorkers())] == [other]
+    assert driver.last.writes == {}
+    driver.refused(c.Beat(worker, None), SessionUnknown)
+
+
+@pytest.mark.parametrize("sign", ["beat", "started", "settle"])
+def test_what_a_worker_says_keeps_it_alive(sign: str) -> None:
+    driver = Driver()
+    driver.enqueue(20)
+    worker = driver.worker(window=20)
+    held = driver.take(worker)
+
+    for each in held[:4]:
+        driver.now += driver.settings.lease_ms - 1
+        match sign:
+            case "beat":
+                driver.do(c.Beat(worker, "t"))
+            case "started":
+                driver.start(worker, each)
+            case _:
+                driver.complete(worker, each)
+        driver.tick()
+
+    (view,) = driver.do(c.ListWorkers())
+    assert (view.session, view.seen_at) == (worker, driver.now)
+
+
+def test_a_lease_hangs_on_heartbeats_and_not_on_the_connection() -> None:
+    driver = Driver()
+    driver.enqueue(1)
+    worker = driver.worker()
+    (held,) = driver.take(worker)
+
+    driver.do(c.Disconnect(worker))
+    driver.tick(driver.settings.lease_ms - 1)
+
+    assert driver.state(held.id) == "running"
+
+
+def test_a_worker_that_comes_back_keeps_what_it_holds() -> None:
+    driver = Driver()
+    driver.enqueue(3)
+    worker = driver.worker(window=3)
+    held = driver.take(worker)
+    driver.do(c.Disconnect(worker))
+
+    answer = driver.connect("w", ("t",), [(held[0].token, [0, 2], [2])])
+
+    assert (answer.resumed, answer.lost) == (True, [])
+    assert [driver.state(each.id) for each in held] == ["running", "ready", "running"]
+    assert [driver.view(each.id).started for each in held] == [False, False, True]
+    assert driver.view(held[1].id).losses == 0
+    assert driver.complete(worker, held[0], held[2]) == []
+
+
+def test_a_worker_that_comes_back_is_told_what_it_has_lost() -> None:
+    driver = Driver()
+    driver.enqueue(2)
+    worker = driver.worker()
+    held = driver.take(worker)
+    driver.complete(worker, held[0])
+
+    answer = driver.connect("w", ("t",), [(held[0].token, [0, 1], []), (99, [5], [5])])
+
+    assert answer.lost == [held[0].place, (99, 5)]
+
+
+def test_a_worker_back_in_time_stops_the_taking_back_of_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tq.engine.engine._SLICE_BYTES", 250)
+    driver = Driver()
+    driver.enqueue(6)
+    worker = driver.worker(window=6)
+    held = driver.take(worker)
+    driver.now += driver.settings.lease_ms
+
+    driver.do(c.Tick(), dispatch=False)
+    taken = driver.lost[worker]
+    assert 0 < len(taken) < 6
+    driver.do(c.SetWindow(worker, 0, 0), dispatch=False)
+    driver.do(c.Beat(worker, None))
+    driver.tick()
+
+    kept = [each for each in held if each.place not in taken]
+    assert driver.lost[worker] == taken
+    assert [driver.state(each.id) for each in kept] == ["running"] * len(kept)
+    assert driver.complete(worker, *held) == taken
+
+
+def test_a_worker_that_comes_back_has_no_window_until_it_says_one() -> None:
+    driver = Driver()
+    worker = driver.worker()
+    driver.do(c.Disconnect(worker))
+
+    driver.connect("w", ("t",), [])
+    driver.enqueue(1)
+    assert driver.take(worker) == []
+
+    driver.do(c.SetWindow(worker, 1, 1 << 30))
+    assert len(driver.take(worker)) == 1
+
+
+def test_a_worker_with_new_handlers_is_served_by_them() -> None:
+    driver = Driver()
+    (task_id,) = driver.enqueue(name="new")
+    driver.worker(tasks=("old",))
+
+    worker = driver.worker(tasks=("new",))
+    assert [held.id for held in driver.take(worker)] == [task_id]
+
+    driver.restart()
+    assert [view.info.tasks for view in driver.do(c.ListWorkers())] == [["new"]]
+
+
+def test_a_worker_that_leaves_gives_back_all_unharmed() -> None:
+    driver = Driver()
+    ids = driver.enqueue(3)
+    worker = driver.worker(window=3)
+    held = driver.take(worker)
+    driver.start(worker, held[0])
+
+    driver.do(c.Leave(worker))
+
+    assert [driver.state(task_id) for task_id in ids] == ["ready"] * 3
+    assert [driver.view(task_id).losses for task_id in ids] == [0, 0, 0]
+    assert driver.rows.of(r.WORKER) == {}
+    assert driver.do(c.ListWorkers()) == []
+
+
+def test_a_worker_is_shown_with_what_it_does() -> None:
+    driver = Driver()
+    driver.enqueue(3, queue="a")
+    worker = driver.worker(queues=("a", "b"))
+    driver.start(worker, *driver.take(worker)[:2])
+    driver.do(c.Beat(worker, "slow_one"))
+
+    (view,) = driver.do(c.ListWorkers())
+
+    assert (view.queues, view.held, view.started, view.blocked_by) == (["a", "b"], 3, 2, "slow_one")
+    assert (view.connected, view.isolating) == (True, False)
+
+
+def test_released_tasks_go_to_others_in_their_old_order() -> None:
+    driver = Driver()
+    ids = driver.enqueue(3)
+    worker = driver.worker(window=3)
+    held = driver.take(worker)
+    driver.do(c.SetWindow(worker, 0, 0))
+    other = driver.worker("other")
+
+    driver.release(worker, held[2], held[0])
+
+    assert [each.id for each in driver.take(other)] == [ids[0], ids[2]]
