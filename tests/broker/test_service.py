@@ -676,3 +676,55 @@ async def test_figures_add_up() -> None:
     assert stats.ready + stats.running + stats.scheduled == 4
     assert (stats.connections, stats.workers, stats.queues) == (2, 1, 1)
     assert stats.clock_ms >= START_MS
+
+
+@in_loop
+async def test_an_outcome_right_before_the_end_of_a_workers_connection_counts() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+    enqueue = bench.enqueue()
+    client.send(enqueue)
+    await settle()
+    (deliver,) = worker.received()
+    client.received()
+
+    worker.send(messages.Settle([(deliver.token, 0, b"\x2a")]))
+    worker.session.connection_lost(None)
+    client.send(messages.Get([enqueue.tasks[0][0]]))
+    await settle()
+
+    (answer,) = client.received()
+    assert answer.tasks[0].state.value == "completed"
+
+
+@in_loop
+async def test_a_started_mark_right_before_the_death_of_a_worker_makes_it_a_loss() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+    enqueue = bench.enqueue()
+    client.send(enqueue)
+    await settle()
+    (deliver,) = worker.received()
+    client.received()
+
+    worker.send(messages.Started([(deliver.token, 0)]))
+    worker.session.connection_lost(None)
+    bench.pass_time(11_000)
+    client.send(messages.Get([enqueue.tasks[0][0]]))
+    await settle()
+
+    (answer,) = client.received()
+    assert answer.tasks[0].losses == 1
+
+
+@in_loop
+async def test_a_violation_in_the_last_bytes_of_a_worker_harms_nobody() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+
+    worker.session.data_received(HEADER.pack(3, 35, 0, 7) + b"\xc1\xc1\xc1")
+    worker.session.connection_lost(None)
+    client.send(messages.Ping())
+    await settle()
+
+    assert isinstance(client.received()[0], messages.Pong)

@@ -196,8 +196,19 @@ class BrokerService:
         return None
 
     def closed(self, session: Session) -> None:
-        """Forget *session*; what its worker holds stays under its leases."""
+        """Forget *session*; what its worker holds stays under its leases.
+
+        What a worker said with its last breath still counts: an outcome, or that a task had
+        started which then killed it.
+        """
         self._sessions.pop(session.number, None)
+        session.writing_paused = False
+        if session.worker is not None and self._workers.get(session.worker) is session and session.inbox:
+            try:
+                self._serve(session, session.inbox_bytes)
+            except Exception as error:  # noqa: BLE001 - a bug, as in the pump
+                self._fail(error)
+                return
         self._apply_quietly(Unwait(session.number, None))
         if session.worker is not None and self._workers.get(session.worker) is session:
             del self._workers[session.worker]

@@ -58,7 +58,7 @@ class Session(asyncio.Protocol):
         self.violation: RemoteProtocolError | None = None
         self._host = host
         self._transport: asyncio.Transport | None = None
-        self._inbox_bytes = 0
+        self.inbox_bytes = 0
         self._reading_paused = False
         self.writing_paused = False
 
@@ -96,16 +96,16 @@ class Session(asyncio.Protocol):
         if frames:
             size = sum(frame.size for frame in frames)
             self.inbox.extend(frames)
-            self._inbox_bytes += size
+            self.inbox_bytes += size
             self._hold_back(may_buffer=self._host.may_buffer(size))
             self._host.arrived(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
-        self.void()
-        self.conn.ended()
+        """End, once the host has looked at what came last."""
         self._transport = None
         self._host.closed(self)
+        self.void()
+        self.conn.ended()
 
     def pause_writing(self) -> None:
         """The peer does not read: it gets no turns until it does."""
@@ -122,9 +122,9 @@ class Session(asyncio.Protocol):
     def take(self) -> Frame:
         """Return the next frame of the inbox."""
         frame = self.inbox.popleft()
-        self._inbox_bytes -= frame.size
+        self.inbox_bytes -= frame.size
         self._host.may_buffer(-frame.size)
-        if self._reading_paused and self._inbox_bytes <= self._host.connection_bytes_max // 2:
+        if self._reading_paused and self.inbox_bytes <= self._host.connection_bytes_max // 2:
             self._reading_paused = False
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
@@ -132,8 +132,8 @@ class Session(asyncio.Protocol):
 
     def void(self) -> None:
         """Drop what waits in the inbox: the conversation has ended."""
-        self._host.may_buffer(-self._inbox_bytes)
-        self._inbox_bytes = 0
+        self._host.may_buffer(-self.inbox_bytes)
+        self.inbox_bytes = 0
         self.inbox.clear()
 
     def write(self, data: bytes | bytearray) -> None:
@@ -155,12 +155,12 @@ class Session(asyncio.Protocol):
         if transport is None:
             return
         if self.urgent:
-            if self._inbox_bytes > _URGENT_INBOX_BYTES_MAX:
+            if self.inbox_bytes > _URGENT_INBOX_BYTES_MAX:
                 transport.write(self.conn.dismiss(Overloaded("a worker may not flood the broker")))
                 transport.close()
             return
-        over = self._inbox_bytes > self._host.connection_bytes_max
+        over = self.inbox_bytes > self._host.connection_bytes_max
         # With the broker's whole buffer used, a client may still have the one request that is under way.
-        if (over or (not may_buffer and self._inbox_bytes)) and not self._reading_paused:
+        if (over or (not may_buffer and self.inbox_bytes)) and not self._reading_paused:
             self._reading_paused = True
             transport.pause_reading()

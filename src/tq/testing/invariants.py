@@ -34,6 +34,11 @@ class InvariantBroken(AssertionError):
     """The rows, or the engine and its rows, contradict each other: a bug of the engine or of the store."""
 
 
+def suspects_of(engine: Engine) -> set[bytes]:
+    """Return the ready keys of the tasks that *engine* keeps apart, to hand out alone."""
+    return {task.key for queue in engine._queues.all() for task in queue.suspects if task.suspect}
+
+
 def check_invariants(reader: Reader, engine: Engine | None = None) -> None:
     """Check all rows of *reader*, and that *engine*, which has sealed and committed all it did, agrees.
 

@@ -74,7 +74,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=DAY,
-            description="How long a stop lets running tasks go on before they are handed back.",
+            description="How long running tasks may go on in a stop before their attempt fails, and is made again.",
             extra=_WORK,
         ),
     ] = 30 * SECOND
