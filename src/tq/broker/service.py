@@ -18,7 +18,7 @@ from itertools import count
 
 import msgspec
 
-from tq.broker.batch import Batch
+from tq.broker.batch import Batch, in_frames
 from tq.broker.clock import READ_EVERY_S, EngineClock
 from tq.broker.config import BrokerSettings
 from tq.broker.requests import ANSWERS
@@ -462,7 +462,7 @@ class BrokerService:
         for number, ended in results.items():
             session = self._sessions.get(number)
             if session is not None:
-                for part in _parts(ended, self._settings.frame_bytes_max):
+                for part in in_frames(ended, self._settings.frame_bytes_max):
                     batch.say(session, session.conn.push(messages.Results(part)))
 
     def _expel(self, batch: Batch, worker: bytes) -> None:
@@ -483,19 +483,3 @@ class BrokerService:
         self.failed.set_exception(error)
         for session in list(self._sessions.values()):
             session.close()
-
-
-def _parts(results: list[TaskResult], bytes_max: int) -> list[list[TaskResult]]:
-    """Cut *results* into lists that fit into a frame each."""
-    parts: list[list[TaskResult]] = [[]]
-    size = 0
-    for result in results:
-        about = len(result.result or b"") + 512
-        if result.failure is not None:
-            about += 4 * (len(result.failure.message) + len(result.failure.traceback) + len(result.failure.type))
-        if parts[-1] and size + about > bytes_max // 2:
-            parts.append([])
-            size = 0
-        parts[-1].append(result)
-        size += about
-    return parts
