@@ -728,3 +728,43 @@ async def test_a_violation_in_the_last_bytes_of_a_worker_harms_nobody() -> None:
     await settle()
 
     assert isinstance(client.received()[0], messages.Pong)
+
+
+@in_loop
+async def test_who_said_hello_to_a_broker_that_is_held_back_is_welcomed_once_it_has_caught_up() -> None:
+    disk = Disk()
+    bench = await Bench(disk).start()
+    disk.is_delayed = True
+    bench.pass_time(250)
+    patient = Peer(bench)
+    patient.send(messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.CLIENT))
+
+    bench.pass_time(11_000)
+    disk.is_delayed = False
+    bench.pass_time(250)
+    await settle()
+
+    assert [type(message) for message in patient.received()] == [messages.Welcome]
+    assert bench.service.failed is not None
+    assert not bench.service.failed.done()
+
+
+@pytest.mark.parametrize("ending", ["it reads again", "it goes"])
+def test_a_worker_that_floods_and_does_not_read_is_dismissed_and_harms_nobody(ending: str) -> None:
+    async def run() -> None:
+        bench = await Bench(MemoryStore()).start()
+        client, worker = await bench.client(), await bench.worker()
+        worker.session.pause_writing()
+        for _ in range(130):
+            worker.send(messages.Settle([(1, 0, b"r" * 520_000)]))
+        if ending == "it goes":
+            worker.session.connection_lost(None)
+        else:
+            worker.session.resume_writing()
+        client.send(messages.Ping())
+        await settle()
+
+        assert worker.received()[-1].code == "overloaded"
+        assert [type(message) for message in client.received()] == [messages.Pong]
+
+    asyncio.run(run())

@@ -292,8 +292,6 @@ class BrokerService:
 
     def _serve(self, session: Session, bytes_max: int) -> None:
         """Give *session* its turn."""
-        if session.violation is not None:
-            session.void()  # a violation voids what came before it and was not served yet
         served = 0
         while session.inbox and served < bytes_max and not session.writing_paused:
             frame = session.take()
@@ -323,7 +321,7 @@ class BrokerService:
             if request.correlation:
                 batch.say(session, session.conn.refuse(request.correlation, error))
             else:
-                batch.say(session, session.conn.dismiss(error))
+                batch.say(session, session.dismiss(error))
             return
         if data is None:
             return
@@ -368,8 +366,9 @@ class BrokerService:
         at = self._sources.monotonic()
         while self._hellos_due and self._hellos_due[0][0] <= at:
             session = self._sessions.get(self._hellos_due.popleft()[1])
-            if session is not None and session.conn.role is None:
-                session.write(session.conn.dismiss(ProtocolViolation(f"no HELLO within {_HELLO_S:g} s")))
+            # One whose hello waits for its turn has spoken: it is the broker that is late.
+            if session is not None and session.conn.role is None and not session.inbox:
+                session.write(session.dismiss(ProtocolViolation(f"no HELLO within {_HELLO_S:g} s")))
                 session.close()
 
     def _check_health(self) -> None:
@@ -470,9 +469,8 @@ class BrokerService:
         session = self._workers.get(worker)
         if session is not None:
             error = SessionUnknown(f"worker session {worker.hex()} was silent for {self._settings.lease_ms} ms")
-            batch.say(session, session.conn.dismiss(error))
+            batch.say(session, session.dismiss(error))
             batch.closing.append(session)
-            session.void()
 
     def _fail(self, error: Exception) -> None:
         """Stop for good: nothing that is not durable has been said, and nothing more will be."""

@@ -5,7 +5,8 @@ service lets out.  Backpressure is by bytes: a client whose requests wait beyond
 is not read from, and one that does not read its answers gets no further turns.
 
 Invariant: a worker's or keeper's session is never paused: heartbeats and settles are
-small, bounded by what the worker holds, and must not wait behind anything.
+small, bounded by what the worker holds, and must not wait behind anything.  Nothing waits in
+the inbox of a conversation that has ended.
 """
 
 import asyncio
@@ -82,7 +83,7 @@ class Session(asyncio.Protocol):
         self._transport = transport = cast(asyncio.Transport, transport)
         error = self._host.opened(self)
         if error is not None:
-            transport.write(self.conn.dismiss(error))
+            transport.write(self.dismiss(error))
             transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -91,6 +92,7 @@ class Session(asyncio.Protocol):
             frames = self.conn.receive(data)
         except RemoteProtocolError as violation:
             self.violation = violation
+            self.void()
             self._host.arrived(self)
             return
         if frames:
@@ -136,6 +138,11 @@ class Session(asyncio.Protocol):
         self.inbox_bytes = 0
         self.inbox.clear()
 
+    def dismiss(self, error: BrokerError) -> bytearray:
+        """Return the bytes that end the conversation for a reason of the broker's; the inbox is void with it."""
+        self.void()
+        return self.conn.dismiss(error)
+
     def write(self, data: bytes | bytearray) -> None:
         """Write *data* if the peer is still there; one that has left too much unread is cut off."""
         transport = self._transport
@@ -156,7 +163,7 @@ class Session(asyncio.Protocol):
             return
         if self.urgent:
             if self.inbox_bytes > _URGENT_INBOX_BYTES_MAX:
-                transport.write(self.conn.dismiss(Overloaded("a worker may not flood the broker")))
+                transport.write(self.dismiss(Overloaded("a worker may not flood the broker")))
                 transport.close()
             return
         over = self.inbox_bytes > self._host.connection_bytes_max
