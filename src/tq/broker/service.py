@@ -36,6 +36,7 @@ from tq.core.outcome import TaskResult
 from tq.engine.changes import Changes
 from tq.engine.commands import Disconnect, ListQueues, Tick, Unwait
 from tq.engine.engine import Engine, EngineSettings
+from tq.engine.enqueue import TASKS_MAX
 from tq.protocol import messages
 from tq.protocol.connection import Request
 from tq.protocol.messages import Type
@@ -47,7 +48,6 @@ TURN_BYTES = 64 * 1024
 # After so long the loop gets to read its sockets again.
 _PUMP_S_MAX = 0.005
 _HEALTH_EVERY_S = 0.05
-_TASKS_PER_FRAME_MAX = 1_000
 # Who connects and does not say who it is holds a descriptor that others need.
 _HELLO_S = 10.0
 
@@ -89,7 +89,7 @@ class BrokerService:
         self.limits = messages.Limits(
             settings.frame_bytes_max,
             settings.payload_bytes_max,
-            _TASKS_PER_FRAME_MAX,
+            TASKS_MAX,
             settings.heartbeat_ms,
             settings.lease_ms,
         )

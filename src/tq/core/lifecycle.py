@@ -1,8 +1,8 @@
 """The life of a task: its states, and the only ways from one to the next.
 
-The engine asks `after` for every change of state, and docs/lifecycle.md is drawn
-from the same table.  Invariant: a terminal state is left only by a redrive, which
-starts a new generation of the task.
+docs/lifecycle.md is drawn from the table; the engine asserts the ways that it takes
+where their ends are not plain from the code (deliver, release, cancel).  Invariant: a
+terminal state is left only by a redrive, which starts a new generation of the task.
 """
 
 from enum import Enum

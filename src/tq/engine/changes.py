@@ -5,7 +5,7 @@ committed before it.  Nothing in the outward part (deliveries, results, revocati
 leave the broker before the writes are committed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from tq.core.outcome import TaskResult
 
 SCAN_BYTES_MAX = 1 << 20
+_PAGE_ROWS = 1_000
 
 
 class Reader(Protocol):
@@ -28,6 +29,14 @@ class Reader(Protocol):
         Stops after the row with which keys and values reach *bytes_max*.
         """
         ...
+
+
+def all_rows(reader: Reader, letter: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield all rows whose keys start with *letter*, read page by page: for a restart, to be consumed at once."""
+    start, end = letter, bytes((letter[0] + 1,))
+    while rows := reader.scan(start, end, _PAGE_ROWS):
+        yield from rows
+        start = rows[-1][0] + b"\0"
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from tq.core.errors import BatchTooLarge, ErrorCode, InvalidArgument, OutcomeUnknown, PayloadTooLarge
 from tq.core.ids import ID_BYTES, format_id, is_uuid7, made_at
-from tq.core.priority import PRIORITY_MAX
 from tq.core.task import TaskRecord, TaskSpec
 from tq.core.times import MINUTE
 from tq.engine.changes import Changes
@@ -21,7 +20,6 @@ from tq.engine.rows import (
     FRAME,
     TASK,
     Answer,
-    FlowId,
     decode_answer,
     encode_record,
     encode_row,
@@ -145,36 +143,24 @@ class Enqueuer:
 
     def _place(self, spec: TaskSpec, seq: int, changes: Changes) -> _Place:
         queue = self._queues.provide(spec.queue)
-        name = queue.name_number(spec.name, changes)
-        flow_id = FlowId(queue.number, queue.row.generation, PRIORITY_MAX - spec.priority, name)
-        return _Place(spec, encode_spec(spec), queue, self._queues.flow(queue, flow_id, seq, changes))
+        return _Place(spec, encode_spec(spec), queue, self._queues.flow_for(queue, spec, seq, changes))
 
 
 def put_ready(meta: Meta, queues: Queues, queue: Queue, record: TaskRecord, changes: Changes) -> None:
     """Put a task that exists already (its time has come, or it is redriven) at the end of its flow."""
-    spec = record.spec
     seq = meta.next_seq(changes)
-    name = queue.name_number(spec.name, changes)
-    flow_id = FlowId(queue.number, queue.row.generation, PRIORITY_MAX - spec.priority, name)
-    flow = queues.flow(queue, flow_id, seq, changes)
+    flow = queues.flow_for(queue, record.spec, seq, changes)
     encoded = encode_record(record)
-    key = flow.prefix + u64(seq)
-    changes.writes[key] = encoded
-    changes.writes[TASK + record.id] = key
+    task = QueuedTask.of(record, encoded, flow, seq)
+    changes.writes[task.key] = encoded
+    changes.writes[TASK + record.id] = task.key
     queue.row.pending += 1
     queues.touch(queue)
-    if record.losses:
-        # A suspect that failed, rather than died, this time: it stays one.
-        flow.append_aside(
-            QueuedTask(
-                seq, record.id, flow, spec, encoded,
-                record.enqueued_at, record.attempts, record.losses, record.generation,
-            )
-        )  # fmt: skip
+    if task.suspect:
+        # One that failed, rather than died, this time: it stays one.
+        flow.append_aside(task)
     elif flow.accepts_heads():
-        flow.append(
-            QueuedTask(seq, record.id, flow, spec, encoded, record.enqueued_at, record.attempts, 0, record.generation)
-        )
+        flow.append(task)
     else:
         flow.append_stored(seq)
     queue.wake(flow)

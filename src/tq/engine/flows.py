@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tq.core.task import TaskSpec
+from tq.core.task import TaskRecord, TaskSpec
 from tq.engine.changes import Changes
 from tq.engine.rows import FLOW, READY, FlowId, decode_record, id_in, key_end, seq_of, u64
 
@@ -53,6 +53,14 @@ class QueuedTask(msgspec.Struct, gc=False):
     index: int = 0
     started_at: int = 0
     abandoned: int = 0
+
+    @classmethod
+    def of(cls, record: TaskRecord, encoded: bytes, flow: "Flow", seq: int) -> "QueuedTask":
+        """Return the task of a row of *flow*: *encoded*, and decoded *record*."""
+        return cls(
+            seq, record.id, flow, record.spec, encoded,
+            record.enqueued_at, record.attempts, record.losses, record.generation,
+        )  # fmt: skip
 
     @property
     def suspect(self) -> bool:
@@ -195,12 +203,7 @@ class Flow:
         for key, value in rows:
             if id_in(value) in running:
                 continue
-            record = decode_record(value)
-            seq = seq_of(key)
-            task = QueuedTask(
-                seq, record.id, self, record.spec, value,
-                record.enqueued_at, record.attempts, record.losses, record.generation,
-            )  # fmt: skip
+            task = QueuedTask.of(decode_record(value), value, self, seq_of(key))
             if task.suspect:
                 self._set_aside(task)
             else:

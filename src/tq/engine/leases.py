@@ -77,10 +77,6 @@ class Leases:
             return None
         return lease.tasks[index]
 
-    def lease(self, token: int) -> Lease | None:
-        """Return the live lease of *token*."""
-        return self._by_token.get(token)
-
     def end(self, task: QueuedTask, changes: Changes) -> None:
         """Take *task* from under its lease for good: its ready row is deleted in this batch."""
         self._remove(task, changes)

@@ -14,8 +14,9 @@ from tq.core.ids import format_id
 from tq.core.lifecycle import TaskState
 from tq.core.outcome import TaskResult
 from tq.core.times import Timestamp
-from tq.engine.changes import Changes, Reader
+from tq.engine.changes import Changes, Reader, all_rows
 from tq.engine.enqueue import put_ready
+from tq.engine.lookup import check_ids
 from tq.engine.meta import Meta
 from tq.engine.queues import Queue, Queues
 from tq.engine.rows import (
@@ -30,7 +31,6 @@ from tq.engine.rows import (
     encode_row,
     generation_prefix,
     id_in,
-    key_end,
     queue_of_dead,
     u64,
 )
@@ -38,7 +38,6 @@ from tq.engine.waiters import Waiters
 
 SLICE_ROWS = 400
 SLICE_BYTES = 128 * 1024
-IDS_MAX = 1_000
 IDS_BYTES_MAX = 512 * 1024
 # The rest of a flow key after the generation: rank, name, key; and of a ready key besides: seq.
 _AFTER_GENERATION = b"\xff" * 16
@@ -63,7 +62,7 @@ class Operations:
 
     def restore(self, reader: Reader) -> None:
         """Take up what was under way."""
-        for key, value in reader.scan(OPERATION, key_end(OPERATION), 1_000_000, 1 << 30):
+        for key, value in all_rows(reader, OPERATION):
             self._open[key] = decode_operation(value)
 
     def purging(self, queue: Queue) -> bool:
@@ -111,8 +110,7 @@ class Operations:
         Raises:
             BatchTooLarge, TaskNotFound, WrongState: Nothing was changed.
         """
-        if len(ids) > IDS_MAX:
-            raise BatchTooLarge(f"{IDS_MAX} tasks a request at most; got {len(ids)}")
+        check_ids(ids)
         rows: dict[bytes, bytes] = {}
         for task_id in ids:
             place = changes.get(TASK + task_id)

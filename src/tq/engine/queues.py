@@ -10,9 +10,10 @@ from collections.abc import Iterable, KeysView, Mapping
 from typing import Protocol
 
 from tq.core.errors import InvalidArgument, QueueNotFound, TooManyQueues
+from tq.core.priority import PRIORITY_MAX
 from tq.core.queue import check_queue_name
 from tq.core.task import TaskSpec
-from tq.engine.changes import Changes, Reader
+from tq.engine.changes import Changes, Reader, all_rows
 from tq.engine.flows import Flow, HeadsBudget, QueuedTask
 from tq.engine.rows import (
     NAMES,
@@ -24,7 +25,6 @@ from tq.engine.rows import (
     encode_names,
     encode_row,
     flow_of,
-    key_end,
     queue_key,
 )
 
@@ -211,6 +211,12 @@ class Queues:
             flow.open(seq, changes)
         return flow
 
+    def flow_for(self, queue: Queue, spec: TaskSpec, seq: int, changes: Changes) -> Flow:
+        """Return the flow in which tasks of *spec* wait in *queue*, opened now, with *seq* as its first, if need be."""
+        name = queue.name_number(spec.name, changes)
+        flow_id = FlowId(queue.number, queue.row.generation, PRIORITY_MAX - spec.priority, name)
+        return self.flow(queue, flow_id, seq, changes)
+
     def take_up(self, flow_key: bytes, floor: int) -> Flow | None:
         """Return the flow of a row found at a restart, or None if its queue was purged since."""
         flow_id = flow_of(flow_key)
@@ -234,14 +240,11 @@ class Queues:
 
     def restore(self, reader: Reader) -> None:
         """Read all queues."""
-        start, end = QUEUE, key_end(QUEUE)
-        while rows := reader.scan(start, end, 1_000):
-            for key, value in rows:
-                number = int.from_bytes(key[1:], "big")
-                names = reader.get(queue_key(NAMES, number))
-                known = decode_names(names) if names else []
-                self._add(Queue(number, decode_queue(value), known, self._running, self.with_suspects))
-            start = rows[-1][0] + b"\0"
+        for key, value in all_rows(reader, QUEUE):
+            number = int.from_bytes(key[1:], "big")
+            names = reader.get(queue_key(NAMES, number))
+            known = decode_names(names) if names else []
+            self._add(Queue(number, decode_queue(value), known, self._running, self.with_suspects))
 
     def _check_room_for_queues(self, names: set[str]) -> None:
         # No difference of sets: that would look at every queue there is.

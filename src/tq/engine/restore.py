@@ -6,25 +6,20 @@ with a fresh lease time, or back in its flow.
 """
 
 from tq.core.lease import Token
-from tq.engine.changes import Changes, Reader
+from tq.engine.changes import Changes, Reader, all_rows
 from tq.engine.flows import QueuedTask
 from tq.engine.leases import Lease, Leases
 from tq.engine.queues import Queues
-from tq.engine.rows import FLOW, LEASE, LeaseRow, decode_lease, decode_record, flow_of, key_end, seq_of
+from tq.engine.rows import FLOW, LEASE, LeaseRow, decode_lease, decode_record, flow_of, seq_of
 from tq.engine.settle import Settler
 from tq.engine.workers import Workers
-
-_PAGE = 1_000
 
 
 def restore_flows(queues: Queues, reader: Reader, changes: Changes) -> None:
     """Take up every flow that has a row."""
-    start, end = FLOW, key_end(FLOW + b"\xff" * 20)
-    while rows := reader.scan(start, end, _PAGE):
-        for key, value in rows:
-            if queues.take_up(key, int.from_bytes(value, "big")) is None:
-                changes.writes[key] = None
-        start = rows[-1][0] + b"\0"
+    for key, value in all_rows(reader, FLOW):
+        if queues.take_up(key, int.from_bytes(value, "big")) is None:
+            changes.writes[key] = None
 
 
 def restore_leases(
@@ -38,24 +33,21 @@ def restore_leases(
 ) -> None:
     """Take up every lease: tasks of workers that are known go on, the others go back."""
     orphans: list[QueuedTask] = []
-    start, end = LEASE, key_end(LEASE)
-    while rows := reader.scan(start, end, _PAGE):
-        for key, value in rows:
-            row = decode_lease(value)
-            lease = _lease(Token(int.from_bytes(key[1:], "big")), row, queues, reader, now)
-            if not lease.live:
-                changes.writes[key] = None
-                continue
-            leases.restore(lease)
-            worker = workers.get(row.session)
-            held = [task for task in lease.tasks if task is not None]
-            if worker is None:
-                orphans += held
-                continue
-            worker.isolating = worker.isolating or row.alone
-            for task in held:
-                worker.hold(task)
-        start = rows[-1][0] + b"\0"
+    for key, value in all_rows(reader, LEASE):
+        row = decode_lease(value)
+        lease = _lease(Token(int.from_bytes(key[1:], "big")), row, queues, reader, now)
+        if not lease.live:
+            changes.writes[key] = None
+            continue
+        leases.restore(lease)
+        worker = workers.get(row.session)
+        held = [task for task in lease.tasks if task is not None]
+        if worker is None:
+            orphans += held
+            continue
+        worker.isolating = worker.isolating or row.alone
+        for task in held:
+            worker.hold(task)
     settler.lose(orphans, now, changes)
 
 
@@ -68,12 +60,7 @@ def _lease(token: Token, row: LeaseRow, queues: Queues, reader: Reader, now: int
         if key is None or value is None:  # handed back, or settled
             tasks.append(None)
             continue
-        record = decode_record(value)
-        flow = queues.flow_under_lease(flow_of(key))
-        task = QueuedTask(
-            seq_of(key), record.id, flow, record.spec, value,
-            record.enqueued_at, record.attempts, record.losses, record.generation,
-        )  # fmt: skip
+        task = QueuedTask.of(decode_record(value), value, queues.flow_under_lease(flow_of(key)), seq_of(key))
         task.lease, task.index, task.started_at = lease, index, now if index in started else 0
         tasks.append(task)
     lease.tasks = tasks

@@ -10,9 +10,9 @@ from hashlib import sha256
 from tq.core.errors import InvalidArgument, SessionUnknown
 from tq.core.ids import ID_BYTES
 from tq.core.worker import WorkerInfo
-from tq.engine.changes import Changes, Reader
+from tq.engine.changes import Changes, Reader, all_rows
 from tq.engine.flows import QueuedTask
-from tq.engine.rows import WORKER, WorkerRow, decode_worker, encode_row, key_end
+from tq.engine.rows import WORKER, WorkerRow, decode_worker, encode_row
 
 
 class WorkerSession:
@@ -147,6 +147,6 @@ class Workers:
 
     def restore(self, reader: Reader, now: int) -> None:
         """Read all workers; each gets a fresh lease time in which to come back."""
-        for key, value in reader.scan(WORKER, key_end(WORKER + b"\xff" * 8), 1_000_000, 1 << 30):
+        for key, value in all_rows(reader, WORKER):
             session = key[1:]
             self._by_session[session] = WorkerSession(session, decode_worker(value), now)

@@ -82,7 +82,6 @@ class ClientSession:
         self._reader = FrameReader(body_bytes_max)
         self._sends = SENT_BY[hello.role]
         self._pushes = PUSHED_TO[hello.role]
-        self._body_bytes_max = body_bytes_max
         self._last = 0
         self._pending: dict[int, _Pending] = {}
         # Expired requests whose reply may still come: it is dropped, and until then its id is not given out.

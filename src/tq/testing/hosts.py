@@ -142,11 +142,6 @@ class BrokerHost:
 
     # ------------------------------------------------------------------ what befalls it
 
-    @property
-    def is_up(self) -> bool:
-        """Whether it runs, or is just starting."""
-        return self._service is not None
-
     def crash_in(self, moment: Moment, count: int) -> None:
         """Let it crash at the *count*-th such moment from now."""
         self._crash_in = moment, count

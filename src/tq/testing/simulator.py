@@ -132,7 +132,6 @@ class _World:
         self._auditor = ClientHost(surroundings, "auditor", self._new_chance("auditor"), self._errands, self._ledger)
         self._inspections = self._new_chance("inspections")
         self._token = 0
-        self._healing: list[Callable[[], None]] = []
 
     def _new_chance(self, purpose: str) -> random.Random:
         # One for each, so that a change in one part shifts as little as may be of the others.
