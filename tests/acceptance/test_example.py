@@ -1,7 +1,6 @@
 """The main job as a user runs it: `python -m examples.stdlib_index`, on a small tree of sources."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.acceptance.programs import environment
+
 pytestmark = pytest.mark.acceptance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,11 +21,6 @@ WAIT_S_MAX = 60.0
 
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "examples.stdlib_index", *words]
-
-
-def environment(**more: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TQ_")}
-    return {**inherited, "PYTHONPATH": str(ROOT / "src"), **more}
 
 
 def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:

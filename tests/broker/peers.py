@@ -1,8 +1,6 @@
 """Peers for a service under test: real messages over transports that only remember, time given by hand."""
 
 import asyncio
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import msgspec
@@ -152,13 +150,3 @@ async def settle(turns: int = 20) -> None:
 def records(deliver: messages.Deliver) -> list[TaskRecord]:
     """Return the tasks of a delivery."""
     return [msgspec.msgpack.decode(record, type=TaskRecord) for record in deliver.records]
-
-
-def in_loop(test: Callable[..., Any]) -> Callable[..., None]:
-    """Run an async test in a loop of its own."""
-
-    @wraps(test)
-    def run(*args: Any, **kwargs: Any) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run

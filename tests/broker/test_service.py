@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.broker.peers import START_MS, Bench, Peer, in_loop, records, settle
+from tests.broker.peers import START_MS, Bench, Peer, records, settle
 from tq.core.errors import StoreError
 from tq.core.outcome import TaskFailure
 from tq.core.task import TaskSpec
@@ -21,7 +21,6 @@ def stalling() -> SimulatedStore:
     return SimulatedStore(lambda _, callback: asyncio.get_running_loop().call_soon(callback))
 
 
-@in_loop
 async def test_a_reply_waits_until_its_batch_is_durable() -> None:
     store = stalling()
     bench = await Bench(store).start()
@@ -37,7 +36,6 @@ async def test_a_reply_waits_until_its_batch_is_durable() -> None:
     assert client.received() == [messages.Enqueued()]
 
 
-@in_loop
 async def test_a_delivery_waits_until_its_task_is_durable() -> None:
     store = stalling()
     bench = await Bench(store).start()
@@ -53,7 +51,6 @@ async def test_a_delivery_waits_until_its_task_is_durable() -> None:
     assert isinstance(worker.received()[0], messages.Deliver)
 
 
-@in_loop
 async def test_a_read_waits_behind_the_batch_that_it_saw() -> None:
     store = stalling()
     bench = await Bench(store).start()
@@ -73,7 +70,6 @@ async def test_a_read_waits_behind_the_batch_that_it_saw() -> None:
     assert answer.tasks[0].state.value == "ready"
 
 
-@in_loop
 async def test_what_arrives_during_a_commit_is_the_next_batch() -> None:
     store = stalling()
     bench = await Bench(store).start()
@@ -93,7 +89,6 @@ async def test_what_arrives_during_a_commit_is_the_next_batch() -> None:
     assert bench.service._commits - before == 2
 
 
-@in_loop
 async def test_a_killed_service_says_and_commits_nothing_more() -> None:
     store = stalling()
     bench = await Bench(store).start()
@@ -112,7 +107,6 @@ async def test_a_killed_service_says_and_commits_nothing_more() -> None:
     assert store.unsynced == 0
 
 
-@in_loop
 async def test_a_failed_commit_says_nothing_and_stops_the_service() -> None:
     store = stalling()
     bench = await Bench(store).start()
@@ -129,7 +123,6 @@ async def test_a_failed_commit_says_nothing_and_stops_the_service() -> None:
         bench.service.failed.result()
 
 
-@in_loop
 async def test_a_bug_in_a_command_stops_the_service_before_anything_of_its_batch_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -146,7 +139,6 @@ async def test_a_bug_in_a_command_stops_the_service_before_anything_of_its_batch
     assert isinstance(bench.service.failed and bench.service.failed.exception(), ZeroDivisionError)
 
 
-@in_loop
 async def test_a_heartbeat_is_answered_while_the_disk_hangs() -> None:
     store = stalling()
     bench = await Bench(store).start()
@@ -164,7 +156,6 @@ async def test_a_heartbeat_is_answered_while_the_disk_hangs() -> None:
     store.resume()
 
 
-@in_loop
 async def test_heartbeats_that_wait_in_the_buffers_are_applied_before_any_lease_runs_out() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
@@ -191,7 +182,6 @@ async def test_heartbeats_that_wait_in_the_buffers_are_applied_before_any_lease_
     assert [view.held for view in client.received()[0].workers] == [1]
 
 
-@in_loop
 async def test_a_silent_worker_loses_its_tasks_and_is_told() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
@@ -208,7 +198,6 @@ async def test_a_silent_worker_loses_its_tasks_and_is_told() -> None:
     assert worker.wire.closed
 
 
-@in_loop
 async def test_an_idle_worker_that_was_suspended_for_too_long_is_made_to_register_anew() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
@@ -224,7 +213,6 @@ async def test_an_idle_worker_that_was_suspended_for_too_long_is_made_to_registe
     assert [type(message) for message in again.received()] == [messages.Deliver]
 
 
-@in_loop
 async def test_a_broker_that_was_stopped_for_a_minute_takes_no_lease_away() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
@@ -240,7 +228,6 @@ async def test_a_broker_that_was_stopped_for_a_minute_takes_no_lease_away() -> N
     assert worker.received() == []
 
 
-@in_loop
 async def test_a_task_runs_and_its_result_is_pushed_to_who_waits() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
@@ -260,7 +247,6 @@ async def test_a_task_runs_and_its_result_is_pushed_to_who_waits() -> None:
     assert [(result.id, result.result) for result in results.results] == [(task_id, b"\x2a")]
 
 
-@in_loop
 async def test_results_that_do_not_fit_one_frame_come_in_several() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
@@ -280,7 +266,6 @@ async def test_results_that_do_not_fit_one_frame_come_in_several() -> None:
     assert sorted(result.id for push in pushes for result in push.results) == [task[0] for task in enqueue.tasks]
 
 
-@in_loop
 async def test_a_violation_is_answered_and_closes_only_its_own_connection() -> None:
     bench = await Bench(MemoryStore()).start()
     good, bad = await bench.client(), await bench.client()
@@ -294,7 +279,6 @@ async def test_a_violation_is_answered_and_closes_only_its_own_connection() -> N
     assert (good.received(), good.wire.closed) == ([messages.Enqueued()], False)
 
 
-@in_loop
 async def test_an_oversized_frame_is_refused_from_its_header() -> None:
     bench = await Bench(MemoryStore()).start()
     client = await bench.client()
@@ -306,7 +290,6 @@ async def test_an_oversized_frame_is_refused_from_its_header() -> None:
     assert client.wire.closed
 
 
-@in_loop
 async def test_requests_served_before_a_violation_are_still_answered() -> None:
     bench = await Bench(MemoryStore()).start()
     client = await bench.client()
@@ -319,7 +302,6 @@ async def test_requests_served_before_a_violation_are_still_answered() -> None:
     assert [type(message) for message in client.received()] == [messages.Enqueued, messages.Error]
 
 
-@in_loop
 async def test_a_violation_right_behind_a_request_voids_it_and_harms_nobody_else() -> None:
     bench = await Bench(MemoryStore()).start()
     bad, good = await bench.client(), await bench.client()
@@ -333,7 +315,6 @@ async def test_a_violation_right_behind_a_request_voids_it_and_harms_nobody_else
     assert isinstance(good.received()[0], messages.Pong)
 
 
-@in_loop
 async def test_a_client_may_not_settle_and_a_worker_may_not_enqueue() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
@@ -345,7 +326,6 @@ async def test_a_client_may_not_settle_and_a_worker_may_not_enqueue() -> None:
     assert [peer.received()[-1].code for peer in (client, worker)] == ["protocol_violation"] * 2
 
 
-@in_loop
 async def test_a_refused_request_keeps_its_connection() -> None:
     bench = await Bench(MemoryStore()).start()
     client = await bench.client()
@@ -375,7 +355,6 @@ class Disk(MemoryStore):
         )
 
 
-@in_loop
 async def test_a_nearly_full_disk_refuses_new_tasks_and_lets_running_ones_end() -> None:
     disk = Disk()
     bench = await Bench(disk).start()
@@ -400,7 +379,6 @@ async def test_a_nearly_full_disk_refuses_new_tasks_and_lets_running_ones_end() 
     assert client.received() == [messages.Enqueued()]
 
 
-@in_loop
 async def test_a_store_that_falls_behind_makes_clients_wait_but_not_workers() -> None:
     disk = Disk()
     bench = await Bench(disk).start()
@@ -423,7 +401,6 @@ async def test_a_store_that_falls_behind_makes_clients_wait_but_not_workers() ->
     assert client.received() == [messages.Enqueued()]
 
 
-@in_loop
 async def test_a_client_that_sends_more_than_its_share_is_not_read_from_until_it_is_served() -> None:
     disk = Disk()
     bench = await Bench(disk, connection_bytes_max=2 << 20).start()
@@ -442,7 +419,6 @@ async def test_a_client_that_sends_more_than_its_share_is_not_read_from_until_it
     assert client.received() == [messages.Enqueued()] * 30
 
 
-@in_loop
 async def test_when_all_clients_together_fill_the_buffer_each_must_wait() -> None:
     disk = Disk()
     bench = await Bench(disk, connection_bytes_max=2 << 20, buffer_bytes_max=16 << 20).start()
@@ -461,7 +437,6 @@ async def test_when_all_clients_together_fill_the_buffer_each_must_wait() -> Non
     assert all(client.wire.reading for client in clients)
 
 
-@in_loop
 async def test_small_requests_are_answered_between_the_turns_of_a_client_with_large_ones() -> None:
     bench = await Bench(MemoryStore()).start()
     greedy, modest = await bench.client(), await bench.client()
@@ -475,7 +450,6 @@ async def test_small_requests_are_answered_between_the_turns_of_a_client_with_la
     assert len(greedy.received()) < 40
 
 
-@in_loop
 async def test_a_peer_that_does_not_read_gets_no_turns_until_it_does() -> None:
     bench = await Bench(MemoryStore()).start()
     client = await bench.client()
@@ -490,7 +464,6 @@ async def test_a_peer_that_does_not_read_gets_no_turns_until_it_does() -> None:
     assert isinstance(client.received()[0], messages.Pong)
 
 
-@in_loop
 async def test_more_connections_than_may_be_are_turned_away() -> None:
     bench = await Bench(MemoryStore(), connections_max=1).start()
     await bench.client()
@@ -501,7 +474,6 @@ async def test_more_connections_than_may_be_are_turned_away() -> None:
     assert late.wire.closed
 
 
-@in_loop
 async def test_a_worker_that_comes_back_on_a_new_connection_replaces_the_old_one() -> None:
     bench = await Bench(MemoryStore()).start()
     client, first = await bench.client(), await bench.worker()
@@ -526,7 +498,6 @@ async def test_a_worker_that_comes_back_on_a_new_connection_replaces_the_old_one
     assert (view.held, view.started) == (2, 1)
 
 
-@in_loop
 async def test_the_end_of_an_old_connection_does_not_disconnect_its_worker() -> None:
     bench = await Bench(MemoryStore()).start()
     first = await bench.worker()
@@ -540,7 +511,6 @@ async def test_the_end_of_an_old_connection_does_not_disconnect_its_worker() -> 
     assert isinstance(second.received()[0], messages.Deliver)
 
 
-@in_loop
 async def test_a_keeper_with_a_wrong_secret_is_refused() -> None:
     bench = await Bench(MemoryStore()).start()
     await bench.worker()
@@ -555,7 +525,6 @@ async def test_a_keeper_with_a_wrong_secret_is_refused() -> None:
     assert keeper.wire.closed
 
 
-@in_loop
 async def test_a_notice_of_an_expired_worker_closes_its_connection_with_the_reason() -> None:
     bench = await Bench(MemoryStore()).start()
     worker = await bench.worker()
@@ -568,7 +537,6 @@ async def test_a_notice_of_an_expired_worker_closes_its_connection_with_the_reas
     assert worker.wire.closed
 
 
-@in_loop
 async def test_who_does_not_say_hello_in_time_is_dismissed_and_who_did_stays() -> None:
     bench = await Bench(MemoryStore()).start()
     client, stranger, gone = await bench.client(), Peer(bench), Peer(bench)
@@ -587,7 +555,6 @@ async def test_who_does_not_say_hello_in_time_is_dismissed_and_who_did_stays() -
     assert [type(message) for message in client.received()] == [messages.Pong]
 
 
-@in_loop
 async def test_stop_says_goodbye_answers_what_is_under_way_and_closes() -> None:
     bench = await Bench(MemoryStore()).start()
     client = await bench.client()
@@ -600,7 +567,6 @@ async def test_stop_says_goodbye_answers_what_is_under_way_and_closes() -> None:
     assert client.wire.closed
 
 
-@in_loop
 async def test_stop_gives_up_on_a_hanging_disk_after_the_drain_time() -> None:
     store = stalling()
     bench = await Bench(store, drain_ms=0).start()
@@ -616,7 +582,6 @@ async def test_stop_gives_up_on_a_hanging_disk_after_the_drain_time() -> None:
     assert "stop.unanswered" in [event for event, _ in bench.logged]
 
 
-@in_loop
 async def test_a_connection_during_the_stop_is_sent_elsewhere() -> None:
     bench = await Bench(MemoryStore()).start()
     await bench.service.stop()
@@ -626,7 +591,6 @@ async def test_a_connection_during_the_stop_is_sent_elsewhere() -> None:
     assert late.received()[0].code == "going_away"
 
 
-@in_loop
 async def test_a_restart_keeps_tasks_and_takes_up_what_workers_hold() -> None:
     store = MemoryStore()
     first = await Bench(store).start()
@@ -654,7 +618,6 @@ async def test_a_restart_keeps_tasks_and_takes_up_what_workers_hold() -> None:
     assert len(records(next_delivery)) == 1
 
 
-@in_loop
 async def test_figures_add_up() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker(window=2)
@@ -678,7 +641,6 @@ async def test_figures_add_up() -> None:
     assert stats.clock_ms >= START_MS
 
 
-@in_loop
 async def test_an_outcome_right_before_the_end_of_a_workers_connection_counts() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
@@ -697,7 +659,6 @@ async def test_an_outcome_right_before_the_end_of_a_workers_connection_counts() 
     assert answer.tasks[0].state.value == "completed"
 
 
-@in_loop
 async def test_a_started_mark_right_before_the_death_of_a_worker_makes_it_a_loss() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
@@ -717,7 +678,6 @@ async def test_a_started_mark_right_before_the_death_of_a_worker_makes_it_a_loss
     assert answer.tasks[0].losses == 1
 
 
-@in_loop
 async def test_a_violation_in_the_last_bytes_of_a_worker_harms_nobody() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
@@ -730,7 +690,6 @@ async def test_a_violation_in_the_last_bytes_of_a_worker_harms_nobody() -> None:
     assert isinstance(client.received()[0], messages.Pong)
 
 
-@in_loop
 async def test_who_said_hello_to_a_broker_that_is_held_back_is_welcomed_once_it_has_caught_up() -> None:
     disk = Disk()
     bench = await Bench(disk).start()

@@ -4,7 +4,7 @@ import asyncio
 
 from hypothesis import given, settings, strategies as st
 
-from tests.broker.peers import Bench, in_loop
+from tests.broker.peers import Bench
 from tq.broker.config import Address
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import Frame, FrameReader
@@ -18,7 +18,6 @@ async def read_until_end(reader: asyncio.StreamReader) -> list[object]:
     return [decode_message(frame.kind, frame.body) for frame in FrameReader().feed(data)]
 
 
-@in_loop
 async def test_port_zero_takes_a_free_port_that_bound_tells() -> None:
     bench = await Bench(MemoryStore()).start()
     server = await listen(bench.service, Address("127.0.0.1", 0))
