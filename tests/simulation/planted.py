@@ -32,7 +32,7 @@ def a_reply_leaves_before_its_sync(patch: pytest.MonkeyPatch) -> None:
 def say_around_commit(patch: pytest.MonkeyPatch, *, is_said_first: bool) -> None:
     advance, let_out = GroupCommit.advance, BrokerService._let_out
 
-    def hasty(self: GroupCommit, *, hand_out: bool) -> None:
+    def hasty(self: GroupCommit, now: int, *, hand_out: bool) -> None:
         batch, commit = self.batch, self._store.commit
 
         def commit_and_say(writes: Mapping[bytes, bytes | None], *, sync: bool = True) -> Awaitable[Commit]:
@@ -45,7 +45,7 @@ def say_around_commit(patch: pytest.MonkeyPatch, *, is_said_first: bool) -> None
 
         with pytest.MonkeyPatch.context() as for_now:
             for_now.setattr(self._store, "commit", commit_and_say)
-            advance(self, hand_out=hand_out)
+            advance(self, now, hand_out=hand_out)
 
     said: list[Batch] = []
 
@@ -101,7 +101,7 @@ def time_passes_before_the_heartbeats_are_read(patch: pytest.MonkeyPatch) -> Non
 
     def hasty(self: BrokerService) -> None:
         with pytest.MonkeyPatch.context() as for_now:
-            for_now.setattr(BrokerService, "_serve_all", lambda self: None)
+            for_now.setattr(BrokerService, "_serve_all", lambda self, now: None)
             for_now.setattr(BrokerService, "_turn", lambda self: None)
             tick(self)
         self._turn()

@@ -112,9 +112,8 @@ class BrokerService:
             sources.draw,
         )
         self._commit = GroupCommit(
-            self.engine, store, self._clock.now, sources.monotonic,
-            let_out=self._let_out, go_on=self._go_on, fail=self._fail,
-        )  # fmt: skip
+            self.engine, store, sources.monotonic, let_out=self._let_out, go_on=self._go_on, fail=self._fail
+        )
         self._numbers = count(1)
         self._sessions: dict[int, Session] = {}
         self._hellos_due: deque[tuple[float, int]] = deque()
@@ -203,7 +202,7 @@ class BrokerService:
         session.writing_paused = False
         if session.worker is not None and self._workers.get(session.worker) is session and session.inbox:
             try:
-                self._serve(session, session.inbox_bytes)
+                self._serve(session, session.inbox_bytes, self._clock.now())
             except Exception as error:  # noqa: BLE001 - a bug, as in a turn
                 self._fail(error)
                 return
@@ -279,8 +278,9 @@ class BrokerService:
         if self._commit.is_closed:
             return
         try:
-            self._serve_all()
-            self._commit.advance(hand_out=not self._stopping)
+            now = self._clock.now()
+            self._serve_all(now)
+            self._commit.advance(now, hand_out=not self._stopping)
         except Exception as error:  # noqa: BLE001 - a failed commit, or a bug: what the batch holds is not to be trusted
             self._fail(error)
             return
@@ -295,21 +295,21 @@ class BrokerService:
         elif self._stopping and not self._waiting and not commit.in_flight:
             self._said_all.set()
 
-    def _serve_all(self) -> None:
+    def _serve_all(self, now: int) -> None:
         """Serve workers whole, then clients in turns, until the batch is full or the loop must read again."""
         while self._urgent:
             session = self._urgent.popleft()
             session.queued = False
-            self._serve(session, TURN_BYTES * 1_000)
+            self._serve(session, TURN_BYTES * 1_000, now)
         until = self._sources.monotonic() + _TURN_S_MAX
         while self._waiting and not self._batch.full and not self._held_back:
             session = self._waiting.popleft()
             session.queued = False
-            self._serve(session, TURN_BYTES)
+            self._serve(session, TURN_BYTES, now)
             if self._sources.monotonic() >= until:
                 break
 
-    def _serve(self, session: Session, bytes_max: int) -> None:
+    def _serve(self, session: Session, bytes_max: int, now: int) -> None:
         """Give *session* its turn."""
         served = 0
         while session.inbox and served < bytes_max and not session.writing_paused:
@@ -320,7 +320,7 @@ class BrokerService:
             except RemoteProtocolError as violation:
                 session.violation = violation
                 break
-            self._answer(session, request)
+            self._answer(session, request, now)
             if session.conn.state is ConnectionState.CLOSING:
                 self._batch.closing.append(session)
                 session.void()
@@ -330,11 +330,11 @@ class BrokerService:
         elif session.inbox and not session.writing_paused:
             self.arrived(session)
 
-    def _answer(self, session: Session, request: Request) -> None:
+    def _answer(self, session: Session, request: Request, now: int) -> None:
         batch = self._batch
         batch.bytes_in += request.size
         try:
-            reply = ANSWERS[request.kind](self, session, request.message, self._clock.now(), batch.changes)
+            reply = ANSWERS[request.kind](self, session, request.message, now, batch.changes)
             data = None if reply is None else session.conn.reply(request.correlation, reply)
         except BrokerError as error:
             if request.correlation:
@@ -365,8 +365,8 @@ class BrokerService:
         if self._stopping or self._commit.is_closed:
             return
         try:
-            self._serve_all()
             now = self._clock.now()
+            self._serve_all(now)
             if self.engine.next_tick(now) <= now and not self._batch.full:
                 self.engine.apply(Tick(), now, self._batch.changes)
         except Exception as error:  # noqa: BLE001 - a bug, as above
