@@ -5,10 +5,12 @@ import asyncio
 import pytest
 
 from tests.broker.peers import START_MS, Bench, Peer, records, settle
+from tq.broker.batch import WRITTEN_BYTES_MAX
 from tq.core.errors import StoreError
 from tq.core.outcome import TaskFailure
 from tq.core.task import TaskSpec
 from tq.core.worker import WorkerInfo
+from tq.engine.workers import SENT_BYTES_MAX, WINDOW_TASKS_MAX
 from tq.protocol import messages
 from tq.protocol.frames import HEADER
 from tq.store.base import Health
@@ -245,6 +247,96 @@ async def test_a_task_runs_and_its_result_is_pushed_to_who_waits() -> None:
     enqueued, waited, results = client.received()
     assert (enqueued, waited) == (messages.Enqueued(), messages.Waited([], []))
     assert [(result.id, result.result) for result in results.results] == [(task_id, b"\x2a")]
+
+
+async def test_a_ping_is_answered_once_the_store_has_answered() -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    client = await bench.client()
+    store.stall()
+
+    client.send(messages.Ping())
+    await settle()
+
+    assert client.received() == []
+    store.resume()
+    await settle()
+    assert [type(message) for message in client.received()] == [messages.Pong]
+
+
+async def test_a_worker_that_does_not_read_gets_no_more_tasks_until_it_does_and_is_served_meanwhile() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+    client.send(bench.enqueue())
+    await settle()
+    (first,) = worker.received()
+
+    worker.session.pause_writing()
+    client.send(bench.enqueue(20))
+    worker.send(messages.Settle([(first.token, 0, None)]))
+    await settle()
+
+    assert worker.received() == [messages.Settled()]
+    worker.session.resume_writing()
+    await settle()
+    (rest,) = worker.received()
+    assert len(rest.records) == 20
+
+
+async def test_one_batch_hands_no_worker_more_than_it_can_be_sent_at_once() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker(window=1_000, window_bytes=1 << 30)
+    worker.session.pause_writing()
+    for _ in range(20):
+        client.send(bench.enqueue(payload=b"p" * 250_000))
+    await settle(200)
+
+    worker.session.resume_writing()
+    await settle(200)
+
+    assert sum(len(deliver.records) for deliver in worker.received()) == 20
+    assert max(worker.wire.writes) < SENT_BYTES_MAX + 512 * 1024
+
+
+async def test_a_worker_may_not_ask_the_broker_to_hold_without_bound() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker(window=2**31, window_bytes=2**40)
+    for _ in range(24):
+        client.send(bench.enqueue(1_000))
+    await settle(400)
+
+    delivered = sum(len(message.records) for message in worker.received())
+
+    assert delivered == WINDOW_TASKS_MAX
+
+
+async def test_a_worker_that_floods_waits_for_the_next_batch_and_its_heartbeats_do_not() -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    client, worker = await bench.client(), await bench.worker(window=1_000)
+    keeper = await bench.keeper()
+    client.send(bench.enqueue(1_000))
+    await settle(50)
+    places = [
+        (message.token, index)
+        for message in worker.received()
+        if isinstance(message, messages.Deliver)
+        for index in range(len(message.records))
+    ]
+    store.stall()
+    client.send(messages.Ping())
+    await settle()
+
+    for token, index in places:
+        worker.send(messages.Settle([(token, index, b"r" * 2_000)]))
+    keeper.send(messages.Heartbeat(1))
+    await settle()
+
+    assert keeper.received() == [messages.Ok()]
+    assert bench.service._batch.written_bytes < WRITTEN_BYTES_MAX + 512 * 1024
+    store.resume()
+    await settle(100)
+    assert worker.received() == [messages.Settled()] * 1_000
 
 
 async def test_results_that_do_not_fit_one_frame_come_in_several() -> None:

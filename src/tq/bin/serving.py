@@ -19,7 +19,8 @@ import uvloop
 from tq import __version__
 from tq.bin import logs
 from tq.broker.config import BrokerSettings, parse_address
-from tq.broker.service import BrokerService, Log, Sources
+from tq.broker.service import BrokerService
+from tq.broker.sources import Log, Sources
 from tq.core.errors import ConfigError, StoreError
 from tq.core.times import DurationMs
 from tq.server.tcp import bound, listen
