@@ -29,6 +29,7 @@ class Wire(asyncio.Transport):
         self.written = bytearray()
         self.writes: list[int] = []
         self.closed = False
+        self.aborted = False
         self.reading = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -45,7 +46,7 @@ class Wire(asyncio.Transport):
         self.closed = True
 
     def abort(self) -> None:
-        self.closed = True
+        self.closed = self.aborted = True
 
     def pause_reading(self) -> None:
         self.reading = False

@@ -2,17 +2,19 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from tests.broker.peers import START_MS, Bench, Peer, records, settle
-from tq.broker.batch import WRITTEN_BYTES_MAX
+from tq.broker.batch import SAID_BYTES_MAX, WRITTEN_BYTES_MAX
 from tq.core.errors import StoreError
 from tq.core.outcome import TaskFailure
 from tq.core.task import TaskSpec
 from tq.core.worker import WorkerInfo
 from tq.engine.workers import SENT_BYTES_MAX, WINDOW_TASKS_MAX
 from tq.protocol import messages
-from tq.protocol.frames import HEADER
+from tq.protocol.codec import encode_message
+from tq.protocol.frames import FRAME_BYTES_MAX, HEADER
 from tq.store.base import Health
 from tq.store.memory import MemoryStore
 from tq.testing.simulated_store import SimulatedStore
@@ -819,3 +821,101 @@ def test_a_worker_that_floods_and_does_not_read_is_dismissed_and_harms_nobody(en
         assert [type(message) for message in client.received()] == [messages.Pong]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        messages.Cancel([b"x"]),
+        messages.Cancel([b""]),
+        messages.ControlDead(messages.DeadAction.REDRIVE, None, [b"x"]),
+        messages.ControlDead(messages.DeadAction.PURGE, None, [b"x" * 17]),
+    ],
+)
+async def test_an_id_of_another_length_is_refused_and_does_not_stop_the_broker(request_: msgspec.Struct) -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+
+    client.send(request_)
+    await settle()
+
+    assert bench.service.failed is not None
+    assert not bench.service.failed.done()
+    assert len(client.received()) == 1
+
+
+async def test_a_worker_that_left_is_counted_and_kept_no_more() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+    for number in range(3):
+        worker = await bench.worker(session=bytes([number]) * 16)
+        worker.send(messages.Goodbye())
+        await settle()
+        worker.session.connection_lost(None)
+
+    client.send(messages.GetStats())
+    await settle()
+
+    assert client.received()[0].workers == 0
+
+
+async def test_one_client_that_asks_for_many_long_answers_at_once_lets_others_in_between() -> None:
+    bench = await Bench(MemoryStore()).start()
+    greedy, modest = await bench.client(), await bench.client()
+    greedy.send(bench.enqueue(500))
+    await settle()
+    greedy.received()
+
+    for _ in range(300):  # 6 KB of requests for 30 MB of answers
+        greedy.send(messages.ListTasks("ready", None, 500))
+    modest.send(messages.Ping())
+    await settle(4)
+
+    assert max(greedy.wire.writes) < 2 * SAID_BYTES_MAX
+    assert isinstance(modest.received()[0], messages.Pong)
+
+
+async def test_nothing_is_said_before_the_welcome() -> None:
+    bench = await Bench(MemoryStore()).start()
+    await bench.worker()
+    keeper = Peer(bench)
+    hello = messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.KEEPER, "", b"s" * 16, b"x" * 16)
+
+    keeper.session.data_received(bytes(encode_message(hello, 1) + encode_message(messages.Heartbeat(1), 2)))
+    await settle()
+
+    assert [type(each) for each in keeper.received()] == [messages.Welcome, messages.Ok]
+
+
+async def test_frames_that_do_not_end_count_against_the_buffer_until_their_peers_are_given_up() -> None:
+    bench = await Bench(MemoryStore(), connection_bytes_max=2 << 20, buffer_bytes_max=16 << 20).start()
+    peers = [Peer(bench) for _ in range(16)]
+    for peer in peers:
+        peer.send(messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.CLIENT))
+    await settle()
+
+    for peer in peers:
+        peer.session.data_received(HEADER.pack(FRAME_BYTES_MAX, 16, 0, 2) + b"x" * (FRAME_BYTES_MAX - 1))
+    late = Peer(bench)
+    late.send(messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.CLIENT))
+    await settle()
+    was_read = late.wire.reading
+    bench.pass_time(21_000)
+    await settle()
+
+    assert not was_read
+    assert [peer.received()[-1].code for peer in peers if peer.wire.closed] == ["protocol_violation"] * 15
+    assert late.wire.reading
+
+
+async def test_a_dismissed_peer_that_does_not_read_is_cut_off() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+    client.session.data_received(HEADER.pack(0xFFFFFFFF, 16, 0, 7))
+    await settle()
+
+    bench.pass_time(10_000)
+    was_cut = client.wire.aborted
+    bench.pass_time(10_000)
+
+    assert (was_cut, client.wire.aborted) == (False, True)

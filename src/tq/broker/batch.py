@@ -16,7 +16,7 @@ WRITTEN_BYTES_MAX = 320 * 1024
 WRITES_MAX = 8_000
 # What is asked, and what is answered, is in memory until the batch is durable.
 ASKED_BYTES_MAX = 512 * 1024
-SAID_BYTES_MAX = 4 * 1024 * 1024
+SAID_BYTES_MAX = 1024 * 1024
 # What a result takes in a frame besides its value and the text of its failure, at most.
 _RESULT_BYTES = 512
 

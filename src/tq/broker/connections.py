@@ -56,14 +56,19 @@ class Connections:
         self._of_worker[worker] = session
         return former if former is not session else None
 
+    def retire(self, session: Session) -> None:
+        """Let *session* speak for no worker: it has said goodbye."""
+        if self.speaks(session):
+            assert session.worker is not None
+            del self._of_worker[session.worker]
+        session.worker = None
+
     def remove(self, session: Session) -> bytes | None:
         """Forget *session*; return the worker for which nobody speaks now."""
         self._by_number.pop(session.number, None)
-        if not self.speaks(session):
-            return None
-        assert session.worker is not None
-        del self._of_worker[session.worker]
-        return session.worker
+        worker = session.worker if self.speaks(session) else None
+        self.retire(session)
+        return worker
 
     def silent(self, at: float) -> list[Session]:
         """Return those that have not said hello in time, each once."""

@@ -27,6 +27,7 @@ class Pressure:
         self._monotonic = monotonic
         self._log = log
         self._buffered_bytes = 0
+        self._held: set[Callable[[], None]] = set()
         self._check_at = 0.0
 
     @property
@@ -35,12 +36,20 @@ class Pressure:
         return self._buffered_bytes >= self._buffer_bytes_max
 
     def buffer(self, count: int) -> None:
-        """Count *count* more bytes of requests that wait."""
+        """Count *count* more bytes of requests that wait or are still coming."""
         self._buffered_bytes += count
 
     def unbuffer(self, count: int) -> None:
-        """Count *count* bytes less."""
+        """Count *count* bytes less, and let those go on that there is room for again."""
         self._buffered_bytes -= count
+        if self._held and not self.buffer_full:
+            held, self._held = self._held, set()
+            for go_on in held:
+                go_on()
+
+    def hold(self, go_on: Callable[[], None]) -> None:
+        """Call *go_on* once when the buffer is no longer full."""
+        self._held.add(go_on)
 
     def check(self) -> None:
         """Look at the store, unless that was done just now."""

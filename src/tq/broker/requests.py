@@ -35,6 +35,10 @@ class Answering(Protocol):
         """*session* speaks for *worker* from now on, and no older connection does."""
         ...
 
+    def retire(self, session: Session) -> None:
+        """*session* speaks for no worker any more."""
+        ...
+
     def ask_store(self) -> None:
         """Let the answer wait until the store has answered."""
         ...
@@ -109,7 +113,7 @@ def _heartbeat(
 
 def _goodbye(host: Answering, session: Session, message: messages.Goodbye, now: int, changes: Changes) -> messages.Ok:
     host.engine.apply(commands.Leave(_worker(session)), now, changes)
-    session.worker = None
+    host.retire(session)
     return messages.Ok()
 
 

@@ -38,6 +38,8 @@ from tq.store.base import Store
 
 # Connections take turns: so much of one client's requests, then the next client's.
 TURN_BYTES = 64 * 1024
+# Peers that keep descriptors and memory for nothing are looked for so often.
+SWEEP_S = 10.0
 # After so long the loop gets to read its sockets again.
 _TURN_S_MAX = 0.005
 
@@ -94,6 +96,7 @@ class BrokerService:
         self._said_all = asyncio.Event()
         self._ticker: asyncio.TimerHandle | None = None
         self._started_at = 0
+        self._sweep_at = sources.monotonic() + SWEEP_S
 
     # ------------------------------------------------------------------ life
 
@@ -200,6 +203,10 @@ class BrokerService:
         if former is not None:
             self._batch.closing.append(former)
 
+    def retire(self, session: Session) -> None:
+        """Let *session* speak for no worker any more."""
+        self._connections.retire(session)
+
     def ask_store(self) -> None:
         """Let the answer to this request tell that the store has answered too."""
         self._batch.is_barrier = True
@@ -278,17 +285,20 @@ class BrokerService:
                 self._urgent.append(session)
                 continue
             session.queued = False
-            self._serve(session, now)
+            self._serve(session, now, None)
         until = self._sources.monotonic() + _TURN_S_MAX
         while self._waiting and not self._batch.full and not self.pressure.held_back:
             session = self._waiting.popleft()
             session.queued = False
-            self._serve(session, now)
+            self._serve(session, now, until)
             if self._sources.monotonic() >= until:
                 break
 
-    def _serve(self, session: Session, now: int) -> None:
-        """Give *session* its turn: a client so many bytes, a worker all that the batch takes, a keeper all."""
+    def _serve(self, session: Session, now: int, until: float | None) -> None:
+        """Give *session* its turn: a client so many bytes and so long, a worker all that the batch takes, a keeper all.
+
+        ``now`` is the engine's time, *until* the instant at which a client's turn ends.
+        """
         if session.is_gone and not session.inbox:
             return
         served = 0
@@ -307,6 +317,8 @@ class BrokerService:
             if session.conn.state is ConnectionState.CLOSING:
                 self._batch.closing.append(session)
                 session.void()
+                break
+            if until is not None and self._sources.monotonic() >= until:
                 break
         if session.violation is not None:
             self._dismiss(session, session.violation)
@@ -329,7 +341,7 @@ class BrokerService:
             return
         if data is None:
             return
-        if request.kind is Type.HEARTBEAT:
+        if request.kind is Type.HEARTBEAT and session.has_spoken:
             session.write(data)  # it promises nothing that a stalled disk could delay
         else:
             batch.say(session, data)
@@ -366,9 +378,18 @@ class BrokerService:
         self._ticker = asyncio.get_running_loop().call_later(min(READ_EVERY_S, max(wait_ms, 1) / 1_000), self._tick)
 
     def _dismiss_the_silent(self) -> None:
-        """Close the connections that have not said hello in time."""
-        for session in self._connections.silent(self._sources.monotonic()):
-            session.write(session.dismiss(ProtocolViolation(f"no HELLO within {HELLO_S:g} s")))
+        """Close the connections that said no hello in time or stopped in the middle of a frame; end those closed."""
+        at = self._sources.monotonic()
+        silent = [(session, f"no HELLO within {HELLO_S:g} s") for session in self._connections.silent(at)]
+        if at >= self._sweep_at:
+            self._sweep_at = at + SWEEP_S
+            for session in self._connections:
+                if session.is_leaving_late():
+                    session.abort()
+                elif session.is_stuck():
+                    silent.append((session, f"nothing more of a frame that had begun within {SWEEP_S:g} s"))
+        for session, reason in silent:
+            session.write(session.dismiss(ProtocolViolation(reason)))
             session.close()
 
     def _fail(self, error: Exception) -> None:

@@ -63,6 +63,12 @@ class Session(asyncio.Protocol):
         self._host = host
         self._transport: asyncio.Transport | None = None
         self.inbox_bytes = 0
+        self.has_spoken = False
+        # Of a frame that has come in part; counted like what waits in the inbox.
+        self._partial_bytes = 0
+        self._arrivals = 0
+        self._arrivals_seen = -1
+        self._leaving_seen = False
         self._reading_paused = False
         self._writing_paused = False
 
@@ -101,6 +107,7 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Cut what came into frames and ask for a turn."""
+        self._arrivals += 1
         try:
             frames = self.conn.receive(data)
         except RemoteProtocolError as violation:
@@ -108,12 +115,17 @@ class Session(asyncio.Protocol):
             self.void()
             self._host.arrived(self)
             return
+        size = 0
         if frames:
             size = sum(frame.size for frame in frames)
             self.inbox.extend(frames)
             self.inbox_bytes += size
-            self._host.pressure.buffer(size)
-            self._hold_back()
+        partial = self.conn.pending_bytes
+        more = size + partial - self._partial_bytes
+        self._partial_bytes = partial
+        self._host.pressure.buffer(more)
+        self._hold_back()
+        if frames:
             self._host.arrived(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -140,16 +152,14 @@ class Session(asyncio.Protocol):
         frame = self.inbox.popleft()
         self.inbox_bytes -= frame.size
         self._host.pressure.unbuffer(frame.size)
-        if self._reading_paused and self.inbox_bytes <= self._host.connection_bytes_max // 2:
-            self._reading_paused = False
-            if self._transport is not None and not self._transport.is_closing():
-                self._transport.resume_reading()
+        if self._reading_paused:
+            self._read_again()
         return frame
 
     def void(self) -> None:
         """Drop what waits in the inbox: the conversation has ended."""
-        self._host.pressure.unbuffer(self.inbox_bytes)
-        self.inbox_bytes = 0
+        self._host.pressure.unbuffer(self.inbox_bytes + self._partial_bytes)
+        self.inbox_bytes = self._partial_bytes = 0
         self.inbox.clear()
 
     def end(self) -> None:
@@ -167,6 +177,7 @@ class Session(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        self.has_spoken = True
         transport.write(data)
         if transport.get_write_buffer_size() > OUTBOX_BYTES_MAX:
             transport.abort()
@@ -175,6 +186,34 @@ class Session(asyncio.Protocol):
         """Close once everything written has gone out."""
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once, whatever has not gone out."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def is_leaving_late(self) -> bool:
+        """Whether it was to be closed already when this was asked last: its peer does not read the end."""
+        leaving = self._transport is not None and self._transport.is_closing()
+        was_leaving, self._leaving_seen = self._leaving_seen, leaving
+        return leaving and was_leaving
+
+    def is_stuck(self) -> bool:
+        """Whether a frame has begun, and nothing of it has come since this was asked last though it was read for."""
+        is_waiting = self._partial_bytes > 0 and not self._reading_paused and self._arrivals == self._arrivals_seen
+        self._arrivals_seen = self._arrivals
+        return is_waiting
+
+    def _read_again(self) -> None:
+        if self._transport is None or self._transport.is_closing() or not self._reading_paused:
+            return
+        if self.inbox_bytes > self._host.connection_bytes_max // 2:
+            return
+        if self._host.pressure.buffer_full:
+            self._host.pressure.hold(self._read_again)
+            return
+        self._reading_paused = False
+        self._transport.resume_reading()
 
     def _hold_back(self) -> None:
         transport = self._transport
@@ -186,7 +225,8 @@ class Session(asyncio.Protocol):
                 transport.close()
             return
         over = self.inbox_bytes > self._host.connection_bytes_max
-        # With the broker's whole buffer used, a client may still have the one request that is under way.
         if (over or self._host.pressure.buffer_full) and not self._reading_paused:
             self._reading_paused = True
             transport.pause_reading()
+            if not over:
+                self._host.pressure.hold(self._read_again)
