@@ -24,6 +24,11 @@ DUMPING_GROUNDS = {"common", "compat", "helper", "helpers", "misc", "shared", "u
 
 # Source modules without a test module of their own, and what tests them instead.
 TESTED_ELSEWHERE: dict[str, str] = {
+    "broker/commit.py": "tests/broker/test_service.py: what waits for a commit, and what ends with a failed one",
+    "broker/connections.py": "tests/broker/test_service.py: who speaks for a worker, and who is let go",
+    "broker/outlet.py": "tests/broker/test_service.py: what is said, to whom and when",
+    "broker/pressure.py": "tests/broker/test_service.py: a full disk, a store that is behind, a full buffer",
+    "broker/sources.py": "tests/broker/peers.py: each test of the service gives its own",
     "broker/sessions.py": "tests/broker/test_service.py: every test of it drives sessions over recorded transports",
     "testing/store_suite.py": "tests/store and tests/testing: every store runs it",
     "testing/hosts.py": "tests/simulation: what a run consists of",

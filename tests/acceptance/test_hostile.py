@@ -80,7 +80,7 @@ def test_random_bytes_are_answered_with_an_error_or_the_end(guarded: Guarded) ->
     draw = random.Random(7)
     for number in range(200):
         with guarded.connected(CLIENT if number % 2 else b"") as connection:
-            with suppress(ConnectionError):
+            with suppress(OSError):  # the broker may have closed it by then: not all of its ways are a ConnectionError
                 connection.sendall(draw.randbytes(draw.choice([1, 9, 10, 11, 500, 70_000])))
                 connection.shutdown(socket.SHUT_WR)
             answers = everything(connection)
@@ -103,7 +103,8 @@ def test_flipped_bits_in_real_messages_harm_nobody(guarded: Guarded) -> None:
         frame = bytearray(encode_message(draw.choice(sent), 2))
         frame[draw.randrange(4, len(frame))] ^= 1 << draw.randrange(8)
         with guarded.connected(greeting + bytes(frame)) as connection:
-            connection.shutdown(socket.SHUT_WR)
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
             everything(connection)
 
 
@@ -111,7 +112,8 @@ def test_every_truncation_of_a_conversation_harms_nobody(guarded: Guarded) -> No
     conversation = CLIENT + bytes(encode_message(messages.Ping(), 2))
     for length in range(len(conversation)):
         with guarded.connected(conversation[:length]) as connection:
-            connection.shutdown(socket.SHUT_WR)
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
             everything(connection)
 
 
