@@ -219,6 +219,20 @@ def _purge_keeps_the_generation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(operations.Operations, "purge", purge)
 
 
+def _purge_forgets_what_is_scheduled(patch: pytest.MonkeyPatch) -> None:
+    real = operations.Operations._begin
+
+    def begin(self: operations.Operations, row: rows.OperationRow, changes: Changes) -> bytes:
+        return b"" if row.cursor.startswith(rows.DUE) else real(self, row, changes)
+
+    patch.setattr(operations.Operations, "_begin", begin)
+
+
+def _purge_takes_the_scheduled_of_all(patch: pytest.MonkeyPatch) -> None:
+    real = operations.split_scheduled
+    patch.setattr(operations, "split_scheduled", lambda value: (1, 1, real(value)[2]))
+
+
 def _an_end_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     real = settle.Settler._bury
 
@@ -281,6 +295,8 @@ PLANTED: list[Plant] = [
     _due_before_its_time,
     _purge_takes_what_runs,
     _purge_keeps_the_generation,
+    _purge_forgets_what_is_scheduled,
+    _purge_takes_the_scheduled_of_all,
     _an_end_told_before_it_is_durable,
     _suspects_beside_others,
     _cancelled_head_stays,

@@ -78,7 +78,7 @@ class Engine:
         self._timeline = Timeline(self._meta)
         self._retention = Retention(self._meta, self._queues, settings.frame_memory_ms)
         self._dispatcher = Dispatcher(self._queues, self._leases)
-        self._operations = Operations(self._meta, self._queues, self._waiters)
+        self._operations = Operations(self._meta, self._queues, self._timeline, self._waiters)
         self._lookup = Lookup(self._queues, self._leases, self._workers, self._waiters)
         self._enqueuer = Enqueuer(
             self._meta,
@@ -108,7 +108,7 @@ class Engine:
         now = max(now, self._meta.restore(self._reader, changes))
         self._leases.begin_epoch(self._meta.epoch)
         self._queues.restore(self._reader)
-        restore_flows(self._queues, self._reader, changes)
+        restore_flows(self._queues, self._reader)
         self._workers.restore(self._reader, now)
         restore_leases(self._queues, self._leases, self._workers, self._settler, self._reader, now, changes)
         self._timeline.restore(self._reader)

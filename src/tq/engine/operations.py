@@ -2,9 +2,11 @@
 
 An operation is a row with a cursor; each slice moves the cursor in the batch that does
 the slice's work, so a crash costs nothing and repeats nothing.  A purge takes effect at
-once all the same: it bumps the queue's generation, which is part of every ready key.
+once all the same: it bumps the queue's generation, which is part of every ready key and
+of every due row.
 
-Invariant: an operation only touches rows that existed when it was asked for.
+Invariant: an operation only touches rows that existed when it was asked for.  To begin
+one writes a row for each range it is to walk, however much is in them.
 """
 
 from collections.abc import Callable
@@ -21,6 +23,8 @@ from tq.engine.meta import Meta
 from tq.engine.queues import Queue, Queues
 from tq.engine.rows import (
     DEAD,
+    DUE,
+    FLOW,
     OPERATION,
     READY,
     TASK,
@@ -31,9 +35,13 @@ from tq.engine.rows import (
     encode_row,
     generation_prefix,
     id_in,
+    key_end,
     queue_of_dead,
+    seq_of,
+    split_scheduled,
     u64,
 )
+from tq.engine.timeline import Timeline
 from tq.engine.waiters import Waiters
 
 SLICE_ROWS = 400
@@ -41,14 +49,19 @@ SLICE_BYTES = 128 * 1024
 IDS_BYTES_MAX = 512 * 1024
 # The rest of a flow key after the generation: rank, name, key; and of a ready key besides: seq.
 _AFTER_GENERATION = b"\xff" * 16
+_TIMELINE_END = key_end(DUE + b"\xff" * 8)
+# The number that stands for all queues: theirs begin with 1.
+_ALL_QUEUES = 0
+_QUEUE_NUMBER_MAX = (1 << 32) - 1
 
 
 class Operations:
     """The operations under way, oldest first."""
 
-    def __init__(self, meta: Meta, queues: Queues, waiters: Waiters) -> None:
+    def __init__(self, meta: Meta, queues: Queues, timeline: Timeline, waiters: Waiters) -> None:
         self._meta = meta
         self._queues = queues
+        self._timeline = timeline
         self._waiters = waiters
         self._open: dict[bytes, OperationRow] = {}
         self._slices: dict[str, Callable[[OperationRow, int, Changes], bytes | None]] = {
@@ -74,15 +87,21 @@ class Operations:
         changes.promised = True
         row = queue.row
         dropped = queue.ready + row.scheduled
-        start = generation_prefix(READY, queue.number, row.generation)
-        self._begin(OperationRow("purge", queue.number, row.generation, start, start + _AFTER_GENERATION), changes)
+        ranges = [
+            (start, start + _AFTER_GENERATION)
+            for start in (generation_prefix(letter, queue.number, row.generation) for letter in (READY, FLOW))
+        ]
+        if row.scheduled:
+            # They wait among those of all other queues, which costs a walk over the timeline.
+            ranges.append((DUE + u64(self._timeline.floor), _TIMELINE_END))
+        for start, end in ranges:
+            self._begin(OperationRow("purge", queue.number, row.generation, start, end), changes)
         row.generation += 1
         row.pending = queue.running_count
         row.scheduled = 0
         row.purged_total += dropped
         for flow in queue.flows.values():
             flow.abandon()
-            flow.close(changes)
         queue.flows.clear()
         queue.suspects.clear()
         self._queues.touch(queue)
@@ -91,17 +110,16 @@ class Operations:
     def act_on_dead(self, kind: str, queues: list[Queue], now: int, changes: Changes) -> int:
         """Begin to redrive or forget all dead letters of *queues*; returns how many there are."""
         changes.promised = True
-        affected = 0
-        until = u64(self._meta.next_seq(changes))
-        for queue in queues:
-            if queue.row.dead:
-                prefix = dead_prefix(queue.number)
-                key = self._begin(OperationRow(kind, queue.number, 0, prefix, prefix + until), changes)
-                dead = queue.row.dead
-                # Most often one slice of one queue is all there is; the rest is for the ticks to come.
-                if not affected:
-                    self._step(key, now, changes)
-                affected += dead
+        affected = sum(queue.row.dead for queue in queues)
+        if affected:
+            until = u64(self._meta.next_seq(changes))
+            if len(queues) == 1:
+                prefix = dead_prefix(queues[0].number)
+                row = OperationRow(kind, queues[0].number, 0, prefix, prefix + until)
+            else:
+                row = OperationRow(kind, _ALL_QUEUES, 0, DEAD, dead_prefix(_QUEUE_NUMBER_MAX) + until)
+            # Most often one slice is all there is; the rest is for the ticks to come.
+            self._step(self._begin(row, changes), now, changes)
         return affected
 
     def act_on_ids(self, kind: str, ids: list[bytes], now: int, changes: Changes) -> int:
@@ -152,28 +170,46 @@ class Operations:
             changes.writes[key] = encode_row(moved)
 
     def _purge_slice(self, operation: OperationRow, now: int, changes: Changes) -> bytes | None:
-        rows = changes.scan(operation.cursor, operation.until, SLICE_ROWS, SLICE_BYTES)
+        start = operation.cursor
+        if start.startswith(DUE):
+            # What came due meanwhile is gone: a seek from before the floor would walk over it.
+            start = max(start, DUE + u64(self._timeline.floor))
+        rows = changes.scan(start, operation.until, SLICE_ROWS, SLICE_BYTES)
         queue = self._queues.numbered(operation.queue)
         for key, value in rows:
-            task_id = id_in(value)
-            running = queue.running.get(task_id)
-            if running is not None and running.key == key:
+            if key.startswith(FLOW):
+                changes.writes[key] = None
                 continue
+            if key.startswith(DUE):
+                number, generation, encoded = split_scheduled(value)
+                if number != queue.number or generation > operation.generation:
+                    continue
+                task_id = id_in(encoded)
+            else:
+                task_id = id_in(value)
+                running = queue.running.get(task_id)
+                if running is not None and running.key == key:
+                    continue
             changes.writes[key] = None
             changes.writes[TASK + task_id] = None
             self._waiters.tell(TaskResult(task_id, TaskState.CANCELLED, Timestamp(now)), changes)
         return rows[-1][0] + b"\0" if rows else None
 
     def _redrive_slice(self, operation: OperationRow, now: int, changes: Changes) -> bytes | None:
-        rows = changes.scan(operation.cursor, operation.until, SLICE_ROWS, SLICE_BYTES)
-        for key, value in rows:
-            self._redrive(key, value, now, changes)
-        return rows[-1][0] + b"\0" if rows else None
+        return self._dead_slice(self._redrive, operation, now, changes)
 
     def _forget_slice(self, operation: OperationRow, now: int, changes: Changes) -> bytes | None:
+        return self._dead_slice(self._forget, operation, now, changes)
+
+    @staticmethod
+    def _dead_slice(
+        one: Callable[[bytes, bytes, int, Changes], None], operation: OperationRow, now: int, changes: Changes
+    ) -> bytes | None:
         rows = changes.scan(operation.cursor, operation.until, SLICE_ROWS, SLICE_BYTES)
+        until = seq_of(operation.until)
         for key, value in rows:
-            self._forget(key, value, now, changes)
+            if seq_of(key) < until:  # else it died after it was asked for
+                one(key, value, now, changes)
         return rows[-1][0] + b"\0" if rows else None
 
     def _redrive(self, key: bytes, value: bytes, now: int, changes: Changes) -> None:

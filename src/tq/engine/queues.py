@@ -217,15 +217,13 @@ class Queues:
         flow_id = FlowId(queue.number, queue.row.generation, PRIORITY_MAX - spec.priority, name)
         return self.flow(queue, flow_id, seq, changes)
 
-    def take_up(self, flow_key: bytes, floor: int) -> Flow | None:
-        """Return the flow of a row found at a restart, or None if its queue was purged since."""
+    def take_up(self, flow_key: bytes, floor: int) -> None:
+        """Take up the flow of a row found at a restart, unless its queue was purged since."""
         flow_id = flow_of(flow_key)
         queue = self._by_number[flow_id.queue]
-        if flow_id.generation != queue.row.generation:
-            return None
-        flow = queue.flows[flow_id] = Flow(flow_id, queue, self._budget)
-        flow.reopen(floor)
-        return flow
+        if flow_id.generation == queue.row.generation:
+            flow = queue.flows[flow_id] = Flow(flow_id, queue, self._budget)
+            flow.reopen(floor)
 
     def flow_under_lease(self, flow_id: FlowId) -> Flow:
         """Return the flow that a task restored under a lease came from, live or not."""

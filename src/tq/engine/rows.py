@@ -261,8 +261,9 @@ decode_worker = msgspec.msgpack.Decoder(WorkerRow).decode
 class OperationRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An act too large for one change; ``cursor`` is the key after the last one dealt with.
 
-    ``kind`` is ``purge`` (ready rows of an old generation), ``redrive`` or ``forget``
-    (dead letters up to ``until``).
+    ``kind`` is ``purge`` (rows up to a generation of a queue: one operation each for the
+    ready rows, the flows and the timeline), ``redrive`` or ``forget`` (dead letters older
+    than the seq at the end of ``until``; of queue 0: those of all queues).
     """
 
     kind: str

@@ -39,6 +39,11 @@ class Timeline:
         self._floor = read_floor(reader, b"due")
         self._look_ahead(reader)
 
+    @property
+    def floor(self) -> int:
+        """The instant before which nothing waits."""
+        return self._floor
+
     def add(self, record: TaskRecord, queue: Queue, due: int, changes: Changes) -> Timestamp:
         """Let *record* wait until *due*; returns the instant it will be due."""
         # The floor only passes instants that are over: a due time before it is over too.
