@@ -36,7 +36,7 @@ def test_a_frame_becomes_exactly_these_rows() -> None:
         r.TASK + frame.tasks[1][0]: keys[1],
         r.FLOW + flow.pack(): r.u64(1),
         r.FRAME + frame.frame_id: r.encode_row(r.Answer([])),
-        r.queue_key(r.NAMES, 1): r.encode_names(["t"]),
+        r.names_key(1, 0): r.encode_names(["t"]),
         r.queue_key(r.QUEUE, 1): r.encode_row(r.QueueRow("q", pending=2, enqueued_total=2)),
     }
     assert changes.promised

@@ -25,7 +25,9 @@ from tq.engine.rows import (
     encode_names,
     encode_row,
     flow_of,
+    names_key,
     queue_key,
+    queue_of_names,
 )
 
 NAMES_MAX = 10_000
@@ -103,7 +105,7 @@ class Queue:
                 )
             number = self._by_name[name] = len(self.names)
             self.names.append(name)
-            changes.writes[queue_key(NAMES, self.number)] = encode_names(self.names)
+            changes.writes[names_key(self.number, number)] = encode_names([name])
         return number
 
     def wake(self, flow: Flow) -> None:
@@ -238,10 +240,12 @@ class Queues:
 
     def restore(self, reader: Reader) -> None:
         """Read all queues."""
+        names: dict[int, list[str]] = {}
+        for key, value in all_rows(reader, NAMES):
+            names.setdefault(queue_of_names(key), []).extend(decode_names(value))
         for key, value in all_rows(reader, QUEUE):
             number = int.from_bytes(key[1:], "big")
-            names = reader.get(queue_key(NAMES, number))
-            known = decode_names(names) if names else []
+            known = names.get(number, [])
             self._add(Queue(number, decode_queue(value), known, self._running, self.with_suspects))
 
     def _check_room_for_queues(self, names: set[str]) -> None:

@@ -71,7 +71,9 @@ class Rows:
             _fail(f"rows of unknown kinds: {by_letter.keys() - known}")
         self._by_letter = by_letter
         self.queues = {_number(key[1:]): r.decode_queue(value) for key, value in self.of(r.QUEUE).items()}
-        self.names = {_number(key[1:]): r.decode_names(value) for key, value in self.of(r.NAMES).items()}
+        self.names: dict[int, list[str]] = {}
+        for key, value in sorted(self.of(r.NAMES).items()):
+            self.names.setdefault(r.queue_of_names(key), []).extend(r.decode_names(value))
         self.ready = {key: r.decode_record(value) for key, value in self.of(r.READY).items()}
         self.due = {key: r.split_scheduled(value) for key, value in self.of(r.DUE).items()}
         self.dead = {key: r.decode_dead(value) for key, value in self.of(r.DEAD).items()}
