@@ -276,6 +276,11 @@ def a_spec(**fields: object) -> TaskSpec:
     return msgspec.structs.replace(plain, **fields)
 
 
+def bytes_of(writes: Mapping[bytes, bytes | None]) -> int:
+    """Return how large a change is."""
+    return sum(len(key) + len(value or b"") for key, value in writes.items())
+
+
 def ready_seqs(rows: Rows) -> list[int]:
     return [int.from_bytes(key[-8:], "big") for key in rows.of(READY)]
 
