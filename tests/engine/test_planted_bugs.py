@@ -147,6 +147,16 @@ def _started_mark_not_written(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leases.Leases, "write", write)
 
 
+def _settle_has_no_bound(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(settle, "_OUTCOME_BYTES", 0)
+    patch.setattr(settle, "_QUEUE_BYTES", 0)
+    patch.setattr(settle, "_CHARACTER_BYTES_MAX", 0)
+
+
+def _settle_forgets_what_had_no_room(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(settle, "_after", lambda command, count: None)
+
+
 def _counters_drift(patch: pytest.MonkeyPatch) -> None:
     real = queues.Queues.touch
 
@@ -229,8 +239,7 @@ def _purge_forgets_what_is_scheduled(patch: pytest.MonkeyPatch) -> None:
 
 
 def _purge_takes_the_scheduled_of_all(patch: pytest.MonkeyPatch) -> None:
-    real = operations.split_scheduled
-    patch.setattr(operations, "split_scheduled", lambda value: (1, 1, real(value)[2]))
+    patch.setattr(operations, "split_scheduled", lambda value: (1, 1, rows.split_scheduled(value)[2]))
 
 
 def _an_end_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
@@ -288,6 +297,8 @@ PLANTED: list[Plant] = [
     _settle_ignores_the_token,
     _settle_ignores_the_session,
     _started_mark_not_written,
+    _settle_has_no_bound,
+    _settle_forgets_what_had_no_room,
     _counters_drift,
     _held_not_dropped,
     _expiry_deletes_whatever_is_there,

@@ -22,7 +22,7 @@ from tq.broker.batch import Batch, in_frames
 from tq.broker.clock import READ_EVERY_S, EngineClock
 from tq.broker.commit import GroupCommit
 from tq.broker.config import BrokerSettings
-from tq.broker.requests import ANSWERS
+from tq.broker.requests import ANSWERS, Unfinished
 from tq.broker.sessions import Session
 from tq.core.errors import (
     BrokerError,
@@ -121,6 +121,7 @@ class BrokerService:
         self._workers: dict[bytes, Session] = {}
         self._urgent: deque[Session] = deque()
         self._waiting: deque[Session] = deque()
+        self._unfinished: dict[Session, None] = {}
         self._buffered_bytes = 0
         self._turn_due: asyncio.Handle | None = None
         self._held_back = False
@@ -289,6 +290,10 @@ class BrokerService:
     def _go_on(self) -> None:
         """Have another turn if there is something to do that waits for no commit; note when there is nothing left."""
         commit = self._commit
+        if self._unfinished and not commit.batch.changes.settled_bytes:
+            unfinished, self._unfinished = self._unfinished, {}
+            for session in unfinished:
+                self.arrived(session)
         takes_clients = self._waiting and not self._held_back and not commit.batch.full
         if self._urgent or takes_clients or (not commit.in_flight and (commit.has_more or not commit.batch.empty)):
             self._schedule_turn()
@@ -312,7 +317,11 @@ class BrokerService:
     def _serve(self, session: Session, bytes_max: int) -> None:
         """Give *session* its turn."""
         served = 0
-        while session.inbox and served < bytes_max and not session.writing_paused:
+        is_done = True
+        if session.unfinished is not None:
+            request, session.unfinished = session.unfinished, None
+            is_done = self._answer(session, request)
+        while is_done and session.inbox and served < bytes_max and not session.writing_paused:
             frame = session.take()
             served += frame.size
             try:
@@ -320,34 +329,41 @@ class BrokerService:
             except RemoteProtocolError as violation:
                 session.violation = violation
                 break
-            self._answer(session, request)
+            is_done = self._answer(session, request)
             if session.conn.state is ConnectionState.CLOSING:
                 self._batch.closing.append(session)
                 session.void()
                 return
-        if session.violation is not None:
+        if not is_done:
+            self._unfinished[session] = None
+        elif session.violation is not None:
             self._dismiss(session, session.violation)
         elif session.inbox and not session.writing_paused:
             self.arrived(session)
 
-    def _answer(self, session: Session, request: Request) -> None:
+    def _answer(self, session: Session, request: Request) -> bool:
+        """Answer *request*; False if the batch has no room for all of it, and the rest is for the next."""
         batch = self._batch
         batch.bytes_in += request.size
         try:
             reply = ANSWERS[request.kind](self, session, request.message, self._clock.now(), batch.changes)
+            if isinstance(reply, Unfinished):
+                session.unfinished = request._replace(message=reply.rest, size=0)
+                return False
             data = None if reply is None else session.conn.reply(request.correlation, reply)
         except BrokerError as error:
             if request.correlation:
                 batch.say(session, session.conn.refuse(request.correlation, error))
             else:
                 batch.say(session, session.dismiss(error))
-            return
+            return True
         if data is None:
-            return
+            return True
         if request.kind is Type.HEARTBEAT:
             session.write(data)  # it promises nothing that a stalled disk could delay
         else:
             batch.say(session, data)
+        return True
 
     def _dismiss(self, session: Session, violation: RemoteProtocolError) -> None:
         self._log.warning("connection.violation", peer=session.peer, error=str(violation))

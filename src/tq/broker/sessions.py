@@ -14,7 +14,7 @@ from collections import deque
 from typing import Protocol, cast
 
 from tq.core.errors import BrokerError, Overloaded, RemoteProtocolError
-from tq.protocol.connection import ServerConnection
+from tq.protocol.connection import Request, ServerConnection
 from tq.protocol.frames import Frame
 from tq.protocol.messages import Role
 
@@ -57,6 +57,8 @@ class Session(asyncio.Protocol):
         self.queued = False
         self.worker: bytes | None = None
         self.violation: RemoteProtocolError | None = None
+        # What the batch being built had no more room for.
+        self.unfinished: Request | None = None
         self._host = host
         self._transport: asyncio.Transport | None = None
         self.inbox_bytes = 0
@@ -106,8 +108,9 @@ class Session(asyncio.Protocol):
         """End, once the host has looked at what came last."""
         self._transport = None
         self._host.closed(self)
-        self.void()
-        self.conn.ended()
+        if self.unfinished is None:  # else the host goes on with what came last
+            self.void()
+            self.conn.ended()
 
     def pause_writing(self) -> None:
         """The peer does not read: it gets no turns until it does."""

@@ -71,15 +71,28 @@ class Changes:
     ``writes`` is what the store commits: key to value, or to None for a deletion.
     ``promised`` is set when somebody will be told that it is durable: only then need the
     commit be synced (deliveries alone need not: a lost one is a lease that expires).
+    ``settled_bytes`` is what settles have written, at most: one that does not fit any more
+    goes on in the next batch.
     ``expelled`` are the worker sessions that exist no more because their leases ran out.
     """
 
-    __slots__ = ("_reader", "deliveries", "endings", "expelled", "expiring", "promised", "revocations", "writes")
+    __slots__ = (
+        "_reader",
+        "deliveries",
+        "endings",
+        "expelled",
+        "expiring",
+        "promised",
+        "revocations",
+        "settled_bytes",
+        "writes",
+    )
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self.writes: dict[bytes, bytes | None] = {}
         self.promised = False
+        self.settled_bytes = 0
         self.deliveries: list[Delivery] = []
         self.revocations: list[Revocation] = []
         self.expelled: list[bytes] = []

@@ -181,7 +181,7 @@ class Engine:
             c.Tick: self._tick,
         }
 
-    def _settle(self, command: commands.Settle, now: int, changes: Changes) -> list[tuple[int, int]]:
+    def _settle(self, command: commands.Settle, now: int, changes: Changes) -> commands.Settled:
         worker = self._workers.known(command.session)
         worker.seen_at = now
         return self._settler.apply(command, worker, now, changes)
