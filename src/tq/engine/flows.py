@@ -159,6 +159,16 @@ class Flow:
             self._dropped.discard(first.seq)
             self.take(first)
 
+    def count(self, enough: int, changes: Changes) -> int:
+        """Return how many tasks it has to hand out, as far as is known without reading more than *enough* of them."""
+        while self.unread and self._in_memory < min(enough, HEADS_MAX) and self._budget.used < self._budget.bytes_max:
+            self._refill(changes)
+        return self._in_memory
+
+    @property
+    def _in_memory(self) -> int:
+        return len(self._heads) + len(self._returned) - len(self._dropped)
+
     def take(self, task: QueuedTask) -> None:
         """Remove *task*, which `head` returned."""
         if self._heads and self._heads[0] is task:
