@@ -7,6 +7,7 @@ import pytest
 from tests.engine.harness import Driver, Held
 from tq.engine import commands as c, dispatch
 from tq.engine.dispatch import BATCH_TASKS_MAX, DELIVERY_TASKS_MAX
+from tq.engine.flows import REFILL_ROWS
 
 
 def drain(driver: Driver, worker: bytes) -> list[Held]:
@@ -302,14 +303,16 @@ def test_a_delivery_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None
     assert max(sizes) < 14_200
 
 
-def test_a_hand_out_reads_no_more_than_it_hands_out() -> None:
+def test_a_hand_out_reads_a_page_of_the_line_and_the_next_ones_nothing() -> None:
     driver = Driver(checked=False)
     driver.enqueue(20_000, dispatch=False)
     driver.rows.forget_counts()
 
-    driver.worker(window=10)
+    worker = driver.worker(window=10)
+    for _ in range(20):
+        driver.complete(worker, *driver.take(worker))
 
-    assert driver.rows.rows_read == 0
+    assert driver.rows.rows_read == REFILL_ROWS
 
 
 # ------------------------------------------------------------------------------------------------ suspects

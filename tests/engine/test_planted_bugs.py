@@ -102,6 +102,29 @@ def _given_back_to_the_end_of_the_line(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(flows.Flow, "head", head)
 
 
+def _parked_heads_forgotten(patch: pytest.MonkeyPatch) -> None:
+    real = flows.Flow.park
+
+    def park(self: flows.Flow) -> None:
+        cursor, unread = self.cursor, self.unread
+        real(self)
+        self.cursor, self.unread = cursor, unread
+
+    patch.setattr(flows.Flow, "park", park)
+
+
+def _parked_heads_kept_too(patch: pytest.MonkeyPatch) -> None:
+    real = flows.Flow.park
+
+    def park(self: flows.Flow) -> None:
+        heads = list(self._heads)
+        real(self)
+        self._budget.used += sum(len(task.record) for task in heads[len(self._heads) :])
+        self._heads.extend(heads[len(self._heads) :])
+
+    patch.setattr(flows.Flow, "park", park)
+
+
 def _priority_inverted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lane, "_second", lambda self: None)
 
@@ -291,6 +314,8 @@ PLANTED: list[Plant] = [
     _floor_not_lowered,
     _given_back_and_read_again,
     _given_back_to_the_end_of_the_line,
+    _parked_heads_forgotten,
+    _parked_heads_kept_too,
     _priority_inverted,
     _a_page_of_leased_rows_passes_for_the_end,
     _new_head_forgotten,

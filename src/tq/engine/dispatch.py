@@ -51,6 +51,10 @@ class Lane:
         self._pass_now = 0.0
         self._tie = 0
 
+    def serves(self, name: str) -> bool:
+        """Tell whether its workers have a handler for tasks of this name."""
+        return name in self.id.names
+
     def wake(self, flow: Flow) -> None:
         """*flow* has tasks to hand out."""
         if flow not in self._keys and flow.name in self.id.names:
@@ -165,6 +169,8 @@ class Dispatcher:
             lane = self._lanes[lane_id] = Lane(lane_id, queues)
             for queue in queues:
                 queue.lanes.append(lane)
+                for flow in queue.flows.values():
+                    flow.served = flow.served or lane.serves(flow.name)
                 self.wake_all(queue)
         lane.workers.append(worker)
         self._lane_of[worker.session] = lane
@@ -180,6 +186,9 @@ class Dispatcher:
             del self._lanes[lane.id]
             for queue in lane.weights:
                 queue.lanes.remove(lane)
+                for flow in queue.flows.values():
+                    if flow.served and not queue.serves(flow.name):
+                        flow.park()
 
     @staticmethod
     def wake_all(queue: Queue) -> None:

@@ -268,11 +268,10 @@ class Engine:
             return [self._queue_view(queue, None) for queue in self._queues.all()]
         queue = self._queues.named(name)
         served = self._dispatcher.names_served(queue)
-        waiting = {
-            flow.name
-            for flow in queue.flows.values()
-            if flow.name not in served and (flow.head(changes) is not None or flow.aside)
-        }
+        waiting: set[str] = set()
+        for flow in queue.flows.values():
+            if flow.name not in served and flow.name not in waiting and flow.waits(changes):
+                waiting.add(flow.name)
         return [self._queue_view(queue, sorted(waiting))]
 
     def _queue_view(self, queue: Queue, unserved: list[str] | None) -> QueueView:

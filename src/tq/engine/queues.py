@@ -36,6 +36,10 @@ NAMES_MAX = 10_000
 class Lanes(Protocol):
     """Who wants to know that a flow has something to hand out."""
 
+    def serves(self, name: str) -> bool:
+        """Tell whether it hands out tasks of this name."""
+        ...
+
     def wake(self, flow: Flow) -> None:
         """*flow* has tasks to hand out."""
         ...
@@ -81,6 +85,10 @@ class Queue:
     def ready(self) -> int:
         """How many tasks wait to be handed out."""
         return self.row.pending - self.running_count
+
+    def serves(self, name: str) -> bool:
+        """Tell whether some worker has a handler for tasks of this name."""
+        return any(lane.serves(name) for lane in self.lanes)
 
     def set_aside(self, task: QueuedTask) -> None:
         """Keep a suspect apart from its flow, to be handed out alone."""
