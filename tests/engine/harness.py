@@ -273,7 +273,7 @@ class Driver:
     def tick(self, after_ms: int = 0) -> None:
         """Let time pass, and let the engine do all that it brings."""
         self.now += after_ms
-        for _ in range(1_000):
+        for _ in range(3_000):
             self.do(c.Tick())
             if self.engine.next_tick(self.now) > self.now:
                 return

@@ -229,12 +229,16 @@ def _purge_takes_what_runs(patch: pytest.MonkeyPatch) -> None:
     real = operations.Operations._purge_slice
 
     def purge_slice(
-        self: operations.Operations, operation: rows.OperationRow, now: int, changes: Changes
-    ) -> bytes | None:
+        self: operations.Operations,
+        operation: rows.OperationRow,
+        slice_rows: list[tuple[bytes, bytes]],
+        now: int,
+        changes: Changes,
+    ) -> None:
         queue = self._queues.numbered(operation.queue)
         running, queue.running = queue.running, {}
         try:
-            return real(self, operation, now, changes)
+            real(self, operation, slice_rows, now, changes)
         finally:
             queue.running = running
 

@@ -42,6 +42,13 @@ def all_rows(reader: Reader, letter: bytes) -> Iterator[tuple[bytes, bytes]]:
         start = rows[-1][0] + b"\0"
 
 
+def within(rows: list[tuple[bytes, bytes]], bytes_max: int) -> list[tuple[bytes, bytes]]:
+    """Return *rows* without the last of them if they reach beyond *bytes_max* with it, but never none of them."""
+    if len(rows) > 1 and sum(len(key) + len(value) for key, value in rows) > bytes_max:
+        return rows[:-1]
+    return rows
+
+
 class Delivery(msgspec.Struct, frozen=True, gc=False):
     """Records to push to a worker under a token."""
 
