@@ -7,6 +7,7 @@ import pytest
 
 from tq.broker.batch import Batch
 from tq.broker.commit import GroupCommit
+from tq.broker.outlet import Outlet
 from tq.broker.service import BrokerService
 from tq.core.lease import first_token
 from tq.engine.changes import Changes
@@ -30,9 +31,9 @@ def a_reply_leaves_before_its_sync(patch: pytest.MonkeyPatch) -> None:
 
 
 def say_around_commit(patch: pytest.MonkeyPatch, *, is_said_first: bool) -> None:
-    advance, let_out = GroupCommit.advance, BrokerService._let_out
+    advance, let_out = GroupCommit.advance, Outlet.let_out
 
-    def hasty(self: GroupCommit, *, hand_out: bool) -> None:
+    def hasty(self: GroupCommit, now: int, *, hand_out: bool) -> None:
         batch, commit = self.batch, self._store.commit
 
         def commit_and_say(writes: Mapping[bytes, bytes | None], *, sync: bool = True) -> Awaitable[Commit]:
@@ -45,17 +46,17 @@ def say_around_commit(patch: pytest.MonkeyPatch, *, is_said_first: bool) -> None
 
         with pytest.MonkeyPatch.context() as for_now:
             for_now.setattr(self._store, "commit", commit_and_say)
-            advance(self, hand_out=hand_out)
+            advance(self, now, hand_out=hand_out)
 
     said: list[Batch] = []
 
-    def once(self: BrokerService, batch: Batch) -> None:
+    def once(self: Outlet, batch: Batch) -> None:
         if batch not in said:
             said.append(batch)
             let_out(self, batch)
 
     patch.setattr(GroupCommit, "advance", hasty)
-    patch.setattr(BrokerService, "_let_out", once)
+    patch.setattr(Outlet, "let_out", once)
 
 
 def a_frame_is_not_remembered(patch: pytest.MonkeyPatch) -> None:
@@ -101,7 +102,7 @@ def time_passes_before_the_heartbeats_are_read(patch: pytest.MonkeyPatch) -> Non
 
     def hasty(self: BrokerService) -> None:
         with pytest.MonkeyPatch.context() as for_now:
-            for_now.setattr(BrokerService, "_serve_all", lambda self: None)
+            for_now.setattr(BrokerService, "_serve_all", lambda self, now: None)
             for_now.setattr(BrokerService, "_turn", lambda self: None)
             tick(self)
         self._turn()

@@ -21,7 +21,7 @@ class GroupCommit:
 
     ``has_more``: the engine could hand out more than the last batch held.
 
-    *now*: the engine's time; *monotonic*: seconds; *let_out* says what a durable batch has
+    *monotonic* gives seconds; *let_out* says what a durable batch has
     to say; *go_on* is called after that, when another batch may be committed; *fail* gets
     the error, a `StoreError` or a bug, after which nothing more is committed.
     """
@@ -30,7 +30,6 @@ class GroupCommit:
         self,
         engine: Engine,
         store: Store,
-        now: Callable[[], int],
         monotonic: Callable[[], float],
         *,
         let_out: Callable[[Batch], None],
@@ -43,7 +42,6 @@ class GroupCommit:
         self.seconds = 0.0
         self._engine = engine
         self._store = store
-        self._now = now
         self._monotonic = monotonic
         self._let_out = let_out
         self._go_on = go_on
@@ -60,7 +58,7 @@ class GroupCommit:
         """Commit nothing more, and say nothing of what is in flight."""
         self._is_closed = True
 
-    def advance(self, *, hand_out: bool) -> None:
+    def advance(self, now: int, *, hand_out: bool) -> None:
         """Complete the batch being built, with what can be handed out, and commit it, unless one is in flight."""
         if self.in_flight or self._is_closed:
             return
@@ -70,13 +68,13 @@ class GroupCommit:
         if batch.empty:
             self.has_more = False
             return
-        self._engine.seal(self._now(), changes)
+        self._engine.seal(now, changes)
         self.batch = Batch(self._engine.changes())
-        if not changes.writes:
+        if not (changes.writes or batch.is_barrier):
             self._let_out(batch)
             return
         began = self._monotonic()
-        committing = self._store.commit(changes.writes, sync=changes.promised)
+        committing = self._store.commit(changes.writes, sync=changes.promised or batch.is_barrier)
         if committing is DONE:
             self._count(began)
             self._let_out(batch)

@@ -76,8 +76,8 @@ class Changes:
     """One batch under construction.
 
     ``writes`` is what the store commits: key to value, or to None for a deletion.
-    ``promised`` is set when somebody will be told that it is durable: only then need the
-    commit be synced (deliveries alone need not: a lost one is a lease that expires).
+    ``promised`` is set unless all of it may be lost by a crash, deliveries for one (a lost
+    one is a lease that expires): only then need the commit not be synced.
     ``settled_bytes`` is what settles have written, at most: one that does not fit any more
     goes on in the next batch.
     ``expelled`` are the worker sessions that exist no more because their leases ran out.

@@ -60,6 +60,13 @@ class SetWindow(Command[None], frozen=True, gc=False):
     payload_bytes: int
 
 
+class SetReading(Command[None], frozen=True, gc=False):
+    """A worker has stopped to read what is sent to it, or reads again."""
+
+    session: bytes
+    reads: bool
+
+
 class Settled(msgspec.Struct, frozen=True, gc=False):
     """Answer to `Settle`: the (token, index) pairs that are not the worker's, and what is to be asked of a later batch.
 
