@@ -558,7 +558,9 @@ class EngineMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.busy())
     @rule(pick=PICKS)
     def release(self, pick: Pick) -> None:
+        """Some go back, or all: then the line has several that are older than its head was."""
         worker, held = self.some(pick)
+        held = list(worker.held) if pick.yes() else held
         self.run(c.Release(worker.session, [each.place for each in held]))
         for each in held:
             task = self.model.at(worker.session, each.place)
