@@ -205,7 +205,7 @@ def test_a_purged_task_that_comes_due_before_its_rows_are_removed_is_gone_too() 
     assert [(ending.result.id, ending.result.state) for ending in driver.endings] == [(task_id, TaskState.CANCELLED)]
 
 
-def test_a_purge_removes_scheduled_rows_in_slices_over_a_restart_and_leaves_those_of_others(
+def test_a_purge_removes_scheduled_rows_in_slices_and_leaves_those_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(operations, "SLICE_ROWS", 2)
