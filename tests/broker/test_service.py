@@ -1,6 +1,7 @@
 """The service: what leaves it, when, and what happens when something breaks."""
 
 import asyncio
+from collections.abc import Awaitable, Mapping
 
 import msgspec
 import pytest
@@ -11,11 +12,12 @@ from tq.core.errors import StoreError
 from tq.core.outcome import TaskFailure
 from tq.core.task import TaskSpec
 from tq.core.worker import WorkerInfo
+from tq.engine.changes import CHANGE_BYTES_MAX
 from tq.engine.workers import SENT_BYTES_MAX, WINDOW_TASKS_MAX
 from tq.protocol import messages
 from tq.protocol.codec import encode_message
 from tq.protocol.frames import FRAME_BYTES_MAX, HEADER
-from tq.store.base import Health
+from tq.store.base import Commit, Health
 from tq.store.memory import MemoryStore
 from tq.testing.simulated_store import SimulatedStore
 
@@ -249,6 +251,70 @@ async def test_a_task_runs_and_its_result_is_pushed_to_who_waits() -> None:
     enqueued, waited, results = client.received()
     assert (enqueued, waited) == (messages.Enqueued(), messages.Waited([], []))
     assert [(result.id, result.result) for result in results.results] == [(task_id, b"\x2a")]
+
+
+def failures(delivery: messages.Deliver) -> messages.Settle:
+    failure = TaskFailure("ValueError", "no", "t" * 16_384)
+    return messages.Settle([], [messages.Failure(delivery.token, at, failure) for at in range(len(delivery.records))])
+
+
+async def test_a_settle_that_is_too_much_for_one_batch_is_answered_after_its_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    client, worker = await bench.client(), await bench.worker()
+    for _ in range(20):
+        client.send(bench.enqueue(payload=bytes(100_000)))
+    await settle()
+    deliveries = [message for message in worker.received() if isinstance(message, messages.Deliver)]
+    commits: list[int] = []
+    real = store.commit
+
+    def commit(writes: Mapping[bytes, bytes | None], *, sync: bool = True) -> Awaitable[Commit]:
+        commits.append(sum(len(key) + len(value or b"") for key, value in writes.items()))
+        return real(writes, sync=sync)
+
+    monkeypatch.setattr(store, "commit", commit)
+    store.stall()
+    for delivery in deliveries:
+        worker.send(failures(delivery))
+    await settle()
+    assert worker.received() == []
+    store.resume()
+    await settle(200)
+
+    answers = [message for message in worker.received() if isinstance(message, messages.Settled)]
+    assert answers == [messages.Settled()] * len(deliveries)
+    held = sum(len(delivery.records) for delivery in deliveries)
+    assert held > 10
+    assert len(commits) == 3
+    assert max(commits) <= CHANGE_BYTES_MAX
+    client.received()
+    client.send(messages.ListQueues("default"))
+    await settle()
+    (view,) = client.received()[-1].queues
+    assert view.failed_total == held
+
+
+async def test_what_a_worker_settled_with_its_last_breath_counts_over_several_batches() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+    client.send(bench.enqueue(2, payload=bytes(200_000)))
+    client.send(bench.enqueue(2, payload=bytes(200_000)))
+    await settle()
+    deliveries = [message for message in worker.received() if isinstance(message, messages.Deliver)]
+
+    for delivery in deliveries:
+        worker.send(failures(delivery))
+    worker.session.connection_lost(None)
+    await settle(50)
+
+    client.received()
+    client.send(messages.ListQueues("default"))
+    await settle()
+    (view,) = client.received()[-1].queues
+    assert (view.failed_total, view.running) == (4, 0)
 
 
 async def test_a_ping_is_answered_once_the_store_has_answered() -> None:

@@ -76,6 +76,19 @@ def test_a_frame_of_several_tasks_keeps_within_its_bytes(sizes: list[int]) -> No
         assert size <= FRAME_TASK_BYTES_MAX or len(batch.frame.tasks) == 1
 
 
+def test_frames_of_tasks_that_share_no_spec_are_such_as_a_broker_takes() -> None:
+    limits = Limits(1 << 20, 512 * 1024, 1_000, 2_000, 10_000)
+    specs = [TaskSpec(f"{number:04}" + "n" * 200, f"q{number}" + "q" * 100) for number in range(2_000)]
+
+    batches = list(new_cutter().cut([Task(spec, b"") for spec in specs], limits, EnqueueOutcome()))
+
+    assert sum(len(batch.frame.tasks) for batch in batches) == 2_000
+    for _, frame in batches:
+        lengths = [len(msgspec.msgpack.encode(spec)) for spec in frame.specs]
+        tasks = sum(128 + lengths[index] + len(payload) for _, index, payload in frame.tasks)
+        assert 256 + sum(192 + 2 * length for length in lengths) + tasks <= 524_288
+
+
 def test_no_more_tasks_are_taken_than_the_next_frame_needs() -> None:
     taken = []
 

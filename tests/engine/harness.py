@@ -184,10 +184,11 @@ class Driver:
         return c.Enqueue(self.new_id(), [spec or a_spec()], tasks)
 
     def enqueue(self, count: int = 1, *, payload: bytes = b"", dispatch: bool = True, **fields: object) -> list[bytes]:
-        """Enqueue *count* equal tasks; returns their ids."""
+        """Enqueue *count* equal tasks, in as many frames as that takes; returns their ids."""
         ids: list[bytes] = []
+        most = max(1, min(1_000, 400_000 // (len(payload) + 300)))
         while len(ids) < count:
-            frame = self.frame(min(count - len(ids), 1_000), payload, a_spec(**fields))
+            frame = self.frame(min(count - len(ids), most), payload, a_spec(**fields))
             assert self.do(frame, dispatch=dispatch) == []
             ids += [task_id for task_id, _, _ in frame.tasks]
         return ids
@@ -242,13 +243,22 @@ class Driver:
         self.do(c.Release(session, [each.place for each in held]))
 
     def complete(self, session: bytes, *held: Held, result: bytes | None = None) -> list[tuple[int, int]]:
-        return self.do(c.Settle(session, [(*each.place, result) for each in held], []))
+        return self.settle(c.Settle(session, [(*each.place, result) for each in held], []))
 
     def fail(
         self, session: bytes, *held: Held, retry_after_ms: int | None = None, reject: bool = False
     ) -> list[tuple[int, int]]:
         failed = [c.FailedAttempt(*each.place, FAILURE, retry_after_ms, reject) for each in held]
-        return self.do(c.Settle(session, [], failed))
+        return self.settle(c.Settle(session, [], failed))
+
+    def settle(self, command: c.Settle) -> list[tuple[int, int]]:
+        """Settle in as many batches as that takes; returns what is lost."""
+        lost: list[tuple[int, int]] = []
+        rest: c.Settle | None = command
+        while rest is not None:
+            settled = self.do(rest)
+            lost, rest = lost + settled.lost, settled.rest
+        return lost
 
     def die(self, *sessions: bytes) -> None:
         """Let *sessions* fall silent for the length of a lease while all others beat."""
@@ -263,7 +273,7 @@ class Driver:
     def tick(self, after_ms: int = 0) -> None:
         """Let time pass, and let the engine do all that it brings."""
         self.now += after_ms
-        for _ in range(1_000):
+        for _ in range(3_000):
             self.do(c.Tick())
             if self.engine.next_tick(self.now) > self.now:
                 return
@@ -274,6 +284,11 @@ def a_spec(**fields: object) -> TaskSpec:
     """Return a spec of task ``t`` in queue ``q``, tried again at once, with *fields* changed."""
     plain = TaskSpec("t", "q", retry=RetryPolicy(backoff_ms=0, backoff_max_ms=0))
     return msgspec.structs.replace(plain, **fields)
+
+
+def bytes_of(writes: Mapping[bytes, bytes | None]) -> int:
+    """Return how large a change is."""
+    return sum(len(key) + len(value or b"") for key, value in writes.items())
 
 
 def ready_seqs(rows: Rows) -> list[int]:

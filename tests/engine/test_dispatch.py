@@ -7,6 +7,7 @@ import pytest
 from tests.engine.harness import Driver, Held
 from tq.engine import commands as c, dispatch
 from tq.engine.dispatch import BATCH_TASKS_MAX, DELIVERY_TASKS_MAX
+from tq.engine.flows import REFILL_ROWS
 
 
 def drain(driver: Driver, worker: bytes) -> list[Held]:
@@ -302,14 +303,16 @@ def test_a_delivery_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None
     assert max(sizes) < 14_200
 
 
-def test_a_hand_out_reads_no_more_than_it_hands_out() -> None:
+def test_a_hand_out_reads_a_page_of_the_line_and_the_next_ones_nothing() -> None:
     driver = Driver(checked=False)
     driver.enqueue(20_000, dispatch=False)
     driver.rows.forget_counts()
 
-    driver.worker(window=10)
+    worker = driver.worker(window=10)
+    for _ in range(20):
+        driver.complete(worker, *driver.take(worker))
 
-    assert driver.rows.rows_read == 0
+    assert driver.rows.rows_read == REFILL_ROWS
 
 
 # ------------------------------------------------------------------------------------------------ suspects
@@ -438,3 +441,44 @@ def test_a_worker_reserved_for_a_suspect_that_another_takes_goes_on_at_once() ->
 
     assert [(held.id, held.alone) for held in driver.take(free)] == [(lost, True)]
     assert [held.id for held in driver.take(reserved)] == [waiting]
+
+
+@pytest.mark.parametrize("crowd", ["unserved", "paused", "suspects", "taken"])
+def test_what_cannot_be_handed_out_is_no_reason_to_give_one_worker_all(crowd: str) -> None:
+    driver = Driver()
+    match crowd:
+        case "unserved":
+            driver.enqueue(50, name="nobody's")
+        case "paused":
+            driver.enqueue(50, queue="other")
+            driver.do(c.PauseQueue("other", paused=True))
+        case "suspects":
+            driver.enqueue(50)
+            worker = driver.worker("lost", window=50)
+            driver.start(worker, *driver.take(worker))
+            driver.die(worker)
+        case _:
+            driver.enqueue(50)
+            driver.take(driver.worker("full", window=50))
+    driver.enqueue(4, priority=255)
+    workers = [driver.worker(name, queues=("q", "other"), window=0) for name in ("w1", "w2")]
+    for worker in workers:
+        driver.do(c.SetWindow(worker, 10, 1 << 30), dispatch=False)
+
+    driver.dispatch()
+
+    assert [len(driver.take(worker)) for worker in workers] == [2, 2]
+
+
+def test_few_tasks_are_spread_over_all_workers_after_a_restart_too() -> None:
+    driver = Driver()
+    driver.enqueue(4)
+    driver.enqueue(50, name="nobody's")
+    driver.restart()
+    workers = [driver.worker(name, window=0) for name in ("w1", "w2")]
+    for worker in workers:
+        driver.do(c.SetWindow(worker, 10, 1 << 30), dispatch=False)
+
+    driver.dispatch()
+
+    assert [len(driver.take(worker)) for worker in workers] == [2, 2]

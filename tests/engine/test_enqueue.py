@@ -3,14 +3,15 @@
 import msgspec
 import pytest
 
-from tests.engine.harness import START, Driver, a_spec, ready_seqs
+from tests.engine.harness import START, Driver, a_spec, bytes_of, ready_seqs
 from tq.core.errors import BatchTooLarge, BrokerError, InvalidArgument, OutcomeUnknown, PayloadTooLarge, TooManyQueues
 from tq.core.ids import compose
 from tq.core.task import RECORD_FORMAT, TaskRecord
 from tq.core.times import HOUR, MINUTE, Timestamp
 from tq.engine import commands as c, rows as r
+from tq.engine.changes import CHANGE_BYTES_MAX
 from tq.engine.engine import EngineSettings
-from tq.engine.enqueue import BATCH_BYTES_MAX, TASKS_MAX
+from tq.engine.enqueue import FRAME_BYTES, SPEC_BYTES, TASK_BYTES, TASKS_MAX
 from tq.engine.queues import NAMES_MAX
 
 
@@ -36,7 +37,7 @@ def test_a_frame_becomes_exactly_these_rows() -> None:
         r.TASK + frame.tasks[1][0]: keys[1],
         r.FLOW + flow.pack(): r.u64(1),
         r.FRAME + frame.frame_id: r.encode_row(r.Answer([])),
-        r.queue_key(r.NAMES, 1): r.encode_names(["t"]),
+        r.names_key(1, 0): r.encode_names(["t"]),
         r.queue_key(r.QUEUE, 1): r.encode_row(r.QueueRow("q", pending=2, enqueued_total=2)),
     }
     assert changes.promised
@@ -188,7 +189,11 @@ MANY = [a_spec(name=f"t{number}") for number in range(TASKS_MAX)]
         (c.Enqueue(GOOD, [a_spec()], [(OTHER, 0, bytes(256 * 1024 + 1))]), PayloadTooLarge, "limit is 262144"),
         (c.Enqueue(GOOD, [a_spec()], [(OTHER, 0, b"")] * (TASKS_MAX + 1)), BatchTooLarge, "got 1001 of 1 specs"),
         (c.Enqueue(GOOD, [*MANY, a_spec()], []), BatchTooLarge, "got 0 of 1001 specs"),
-        (c.Enqueue(GOOD, [a_spec()], [(OTHER, 0, bytes(200_000))] * 3), BatchTooLarge, f"{BATCH_BYTES_MAX} bytes"),
+        (
+            c.Enqueue(GOOD, [a_spec()], [(OTHER, 0, bytes(200_000))] * 3),
+            BatchTooLarge,
+            f"{CHANGE_BYTES_MAX} bytes a frame at most",
+        ),
     ],
 )
 def test_a_wrong_frame_is_refused_whole(frame: c.Enqueue, kind: type[BrokerError], named: str) -> None:
@@ -215,6 +220,51 @@ def test_one_payload_may_be_as_large_as_the_limit() -> None:
     (task_id,) = driver.enqueue(payload=bytes(512 * 1024))
 
     assert driver.view(task_id).payload_bytes == 512 * 1024
+
+
+@pytest.mark.parametrize("count", [2, 7, 1_000])
+def test_a_frame_fills_its_change_to_the_last_byte_that_it_may_and_no_further(count: int) -> None:
+    driver = Driver(checked=False)
+    spec = a_spec()
+    encoded = len(r.encode_spec(spec))
+    room = CHANGE_BYTES_MAX - FRAME_BYTES - SPEC_BYTES - 2 * encoded - count * (TASK_BYTES + encoded)
+    sizes = [room // count] * (count - 1) + [room - room // count * (count - 1)]
+    ids = [driver.new_id() for _ in sizes]
+
+    def frame(more: int) -> c.Enqueue:
+        payloads = [bytes(size) for size in [*sizes[:-1], sizes[-1] + more]]
+        tasks = [(each, 0, payload) for each, payload in zip(ids, payloads, strict=True)]
+        return c.Enqueue(driver.new_id(), [spec], tasks)
+
+    error = driver.refused(frame(1), BatchTooLarge)
+    assert driver.do(frame(0), dispatch=False) == []
+
+    assert f"got {CHANGE_BYTES_MAX + 1} for {count} tasks of 1 specs" in str(error)
+    assert 0.9 * CHANGE_BYTES_MAX < bytes_of(driver.last.writes) <= CHANGE_BYTES_MAX
+
+
+def test_the_names_of_a_frame_count_too() -> None:
+    driver = Driver(checked=False)
+    specs = [a_spec(name=f"{number:04}" + "n" * 251, queue=f"q{number}" + "n" * 120) for number in range(1_000)]
+    tasks = [(driver.new_id(), number, b"") for number in range(1_000)]
+
+    driver.refused(c.Enqueue(driver.new_id(), specs, tasks), BatchTooLarge)
+    driver.refused(c.Enqueue(driver.new_id(), specs, []), BatchTooLarge)
+    driver.refused(c.Enqueue(driver.new_id(), specs, tasks[:1]), BatchTooLarge)
+
+    assert driver.do(c.Enqueue(driver.new_id(), specs[:300], tasks[:300]), dispatch=False) == []
+    assert bytes_of(driver.last.writes) <= CHANGE_BYTES_MAX
+
+
+def test_a_frame_of_which_all_is_refused_is_no_larger_a_change() -> None:
+    driver = Driver(checked=False)
+    frame = driver.frame(1_000)
+    driver.do(frame)
+
+    refused = driver.do(msgspec.structs.replace(frame, frame_id=driver.new_id()))
+
+    assert len(refused) == 1_000
+    assert bytes_of(driver.last.writes) <= FRAME_BYTES + SPEC_BYTES + 1_000 * TASK_BYTES
 
 
 def test_a_frame_that_would_make_one_queue_too_many_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.engine.harness import Driver
+from tests.engine.harness import Driver, a_spec
 from tq.engine import commands as c, flows, rows as r
 from tq.engine.engine import EngineSettings
 from tq.engine.flows import HEADS_MAX, REFILL_ROWS
@@ -41,6 +41,7 @@ def test_order_is_kept_however_little_memory_the_heads_may_have(heads_bytes_max:
 
 def test_all_heads_together_stay_within_their_budget() -> None:
     driver = Driver(settings=EngineSettings(heads_bytes_max=10_000), checked=False)
+    driver.worker(window=0)
     for priority in range(100):
         driver.enqueue(10, payload=bytes(1_000), priority=priority)
 
@@ -239,3 +240,67 @@ def lost_once(driver: Driver) -> bytes:
     driver.start(worker, held)
     driver.die(worker)
     return task_id
+
+
+def crowd(driver: Driver, flows_count: int) -> None:
+    """Enqueue a task each under very many names that nobody serves."""
+    for start in range(0, flows_count, 500):
+        specs = [a_spec(name=f"unserved{start + number}") for number in range(500)]
+        tasks = [(driver.new_id(), number, bytes(200)) for number in range(500)]
+        assert driver.do(c.Enqueue(driver.new_id(), specs, tasks)) == []
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_very_many_lines_that_nobody_serves_do_not_delay_those_that_are(*, restarted: bool, looked_at: bool) -> None:
+    driver = Driver(settings=EngineSettings(heads_bytes_max=1 << 20), checked=False)
+    crowd(driver, 9_500)
+    if restarted:
+        driver.restart()
+    if looked_at:
+        driver.rows.forget_counts()
+        assert len(driver.queue().names_unserved or []) == 9_500
+        assert driver.rows.rows_read < 10_000
+        driver.queue()
+    ids = driver.enqueue(2_000)
+    driver.rows.forget_counts()
+
+    worker = driver.worker(window=500)
+    assert drain(driver, worker) == ids
+
+    # A look at each row that is read, and a scan for each page of them.
+    assert driver.rows.scans < 20
+    assert driver.rows.rows_read < 2_500
+
+
+def test_lines_that_are_served_no_more_give_their_memory_to_those_that_are() -> None:
+    driver = Driver(settings=EngineSettings(heads_bytes_max=10_000))
+    old = driver.worker("old", tasks=("u",), window=2)
+    left = driver.enqueue(50, name="u", payload=bytes(1_000))
+    budget = driver.engine._queues._budget
+    driver.do(c.Cancel(left[4:5]))
+    assert budget.used > 5_000
+
+    driver.take(old)
+    driver.do(c.Leave(old))
+    assert budget.used == 0
+    worker = driver.worker(window=10)
+    ids = driver.enqueue(50)
+    assert drain(driver, worker) == ids
+
+    old = driver.worker("old", tasks=("u",), window=3)
+    assert drain(driver, old) == [*left[:4], *left[5:]]
+
+
+def test_what_came_back_from_a_dead_worker_is_remembered_although_nobody_serves_it() -> None:
+    driver = Driver()
+    ids = driver.enqueue(6)
+    for name in ("w1", "w2"):
+        worker = driver.worker(name, window=2)
+        assert [held.id for held in driver.take(worker)] == ids[:2]
+        driver.die(worker)
+
+    worker = driver.worker("w3", window=2)
+
+    (held,) = driver.take(worker)
+    assert (held.id, held.alone) == (ids[0], True)

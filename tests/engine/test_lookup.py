@@ -1,15 +1,20 @@
 """Lookup: every task is shown where it is, and pages show each once, in order."""
 
+import msgspec
 import pytest
 
 from tests.engine.harness import FAILURE, Driver
 from tq.core.errors import BatchTooLarge, InvalidArgument
 from tq.core.ids import compose
 from tq.core.lifecycle import TaskState
+from tq.core.outcome import TaskFailure
 from tq.core.priority import Priority
 from tq.core.task import TaskView
 from tq.core.times import Timestamp
 from tq.engine import commands as c, flows, rows as r
+from tq.engine.engine import EngineSettings
+from tq.engine.lookup import ANSWER_BYTES_MAX
+from tq.protocol.frames import FRAME_BYTES_MAX
 
 UNKNOWN = compose(Timestamp(1), 1)
 
@@ -252,3 +257,84 @@ def test_a_list_that_cannot_be_given_is_refused(state: str, limit: int, cursor: 
     driver.enqueue()
 
     driver.refused(c.ListTasks(state, None, limit, cursor), InvalidArgument)
+
+
+# ------------------------------------------------------------------------------------------------ long answers
+
+
+def ended(driver: Driver, count: int, result: bytes) -> list[bytes]:
+    """Let tasks end with long results."""
+    ids = driver.enqueue(count, result_ttl_ms=60_000)
+    worker = driver.worker(window=count)
+    while held := driver.take(worker):
+        driver.complete(worker, *held, result=result)
+    return ids
+
+
+def buried(driver: Driver, count: int) -> list[bytes]:
+    """Let tasks end as dead letters with the longest texts there are."""
+    ids = driver.enqueue(count, payload=bytes(50_000))
+    worker = driver.worker(window=count)
+    failure = TaskFailure("E" * 255, "m" * 2_048, "\N{SNOWMAN}" * 16_384)
+    while held := driver.take(worker):
+        driver.settle(c.Settle(worker, [], [c.FailedAttempt(*each.place, failure, None, True) for each in held]))
+    return ids
+
+
+@pytest.mark.parametrize("kind", ["results", "dead letters"])
+@pytest.mark.parametrize("how", ["get", "wait"])
+def test_a_long_answer_is_refused_before_more_than_it_may_hold_is_read_and_halves_end(kind: str, how: str) -> None:
+    driver = Driver(checked=False)
+    ids = ended(driver, 200, bytes(200_000)) if kind == "results" else buried(driver, 100)
+    told: list[bytes] = []
+    pages, asked, read = [ids], 0, 0
+
+    while pages:
+        page = pages.pop(0)
+        driver.rows.forget_counts()
+        asked += 1
+        try:
+            if how == "get":
+                views = driver.do(c.Get(page))
+                size = len(msgspec.msgpack.encode(views))
+                told += [view.id for view in views if view is not None]
+            else:
+                results, unknown = driver.do(c.Wait(7, page))
+                size = len(msgspec.msgpack.encode((results, unknown)))
+                told += [result.id for result in results]
+            assert size <= FRAME_BYTES_MAX - 1_024
+        except BatchTooLarge:
+            pages[:0] = [page[: len(page) // 2], page[len(page) // 2 :]]
+        assert driver.rows.gets <= 2 * (ANSWER_BYTES_MAX // 50_000 + 2)
+        read += driver.rows.gets
+
+    assert told == ids
+    assert asked < len(ids)
+    assert read < 8 * len(ids)
+
+
+def test_a_refused_wait_waits_for_nothing() -> None:
+    driver = Driver()
+    ids = ended(driver, 10, bytes(200_000))
+    (pending,) = driver.enqueue(name="nobody's")
+
+    driver.refused(c.Wait(7, [pending, *ids]), BatchTooLarge)
+
+
+def test_the_answer_for_one_task_is_never_too_long() -> None:
+    driver = Driver(settings=EngineSettings(payload_bytes_max=512 * 1024))
+    (one,) = ended(driver, 1, bytes(512 * 1024))
+    (dead,) = buried(driver, 1)
+
+    for task_id in (one, dead):
+        assert len(msgspec.msgpack.encode(driver.do(c.Get([task_id])))) < ANSWER_BYTES_MAX
+        assert len(driver.do(c.Wait(7, [task_id]))[0]) == 1
+
+
+def test_a_thousand_small_tasks_are_one_answer() -> None:
+    driver = Driver(checked=False)
+    ids = driver.enqueue(1_000)
+
+    views = driver.do(c.Get(ids))
+
+    assert [view.id for view in views if view is not None] == ids

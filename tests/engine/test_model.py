@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.engine.harness import FAILURE, SECRET, START, Held, Rows, a_spec
+from tests.engine.harness import FAILURE, SECRET, START, Held, Rows, a_spec, bytes_of
 from tq.core.ids import compose
 from tq.core.retry import RetryPolicy
 from tq.core.task import TaskSpec, TaskView
 from tq.core.times import Timestamp
 from tq.core.worker import WorkerInfo
-from tq.engine import commands as c, dispatch, engine as engine_module, flows, operations
+from tq.engine import commands as c, dispatch, engine as engine_module, flows, operations, settle
 from tq.engine.changes import Changes
 from tq.engine.engine import Engine, EngineSettings
 from tq.engine.rows import DEAD, TASK, decode_record
@@ -31,6 +31,7 @@ STEPS = 80
 QUEUES = ("a", "b")
 NAMES = ("t", "u")
 PRIORITIES = (0, 128, 255)
+SETTLE_BYTES = 700
 SETTINGS = EngineSettings(lease_ms=10_000, grace_ms=1_000, frame_memory_ms=60_000, dead_retention_ms=50_000)
 
 
@@ -515,22 +516,29 @@ class EngineMachine(RuleBasedStateMachine):
 
     def settle(self, pick: Pick, failed: bool, reject: bool, after: int | None) -> None:
         worker, held = self.some(pick)
-        if failed:
-            attempts = [c.FailedAttempt(*each.place, FAILURE, after, reject) for each in held]
-            lost = self.run(c.Settle(worker.session, [], attempts))
-        else:
-            lost = self.run(c.Settle(worker.session, [(*each.place, b"r") for each in held], []))
-        self.seen[worker.session] = self.now
-        for each in held:
-            task = self.model.at(worker.session, each.place)
-            assert (each.place in lost) is (task is None)
-            if task is not None and failed:
-                self.model.fail(task, self.now, after, reject=reject)
-            elif task is not None:
-                self.model.end(task, "completed", self.now)
-        if pick.random() < 0.8:  # else it forgets that it has settled, and does it again
-            worker.held = [each for each in worker.held if each not in held]
-        self.settle_batch()
+        forgets = pick.random() >= 0.8  # that it has settled, and does it again
+        done = [] if failed else [(*each.place, b"r") for each in held]
+        attempts = [c.FailedAttempt(*each.place, FAILURE, after, reject) for each in held] if failed else []
+        rest: c.Settle | None = c.Settle(worker.session, [*done], attempts)
+        while rest is not None:
+            settled = self.run(rest)
+            left = len(settled.rest.done) + len(settled.rest.failed) if settled.rest else 0
+            part, held = held[: len(held) - left], held[len(held) - left :]
+            assert part, "a settle that does not go on"
+            size = bytes_of(self.pending[0].writes)
+            assert size <= SETTLE_BYTES or len(part) == 1, f"{size} bytes for {len(part)} outcomes"
+            self.seen[worker.session] = self.now
+            for each in part:
+                task = self.model.at(worker.session, each.place)
+                assert (each.place in settled.lost) is (task is None)
+                if task is not None and failed:
+                    self.model.fail(task, self.now, after, reject=reject)
+                elif task is not None:
+                    self.model.end(task, "completed", self.now)
+            if not forgets:
+                worker.held = [each for each in worker.held if each not in part]
+            rest = settled.rest
+            self.settle_batch()
 
     @precondition(lambda self: self.busy())
     @rule(pick=PICKS)
@@ -550,7 +558,9 @@ class EngineMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.busy())
     @rule(pick=PICKS)
     def release(self, pick: Pick) -> None:
+        """Some go back, or all: then the line has several that are older than its head was."""
         worker, held = self.some(pick)
+        held = list(worker.held) if pick.yes() else held
         self.run(c.Release(worker.session, [each.place for each in held]))
         for each in held:
             task = self.model.at(worker.session, each.place)
@@ -705,6 +715,7 @@ def small_limits() -> Iterator[None]:
         patch.setattr(operations, "SLICE_ROWS", 2)
         patch.setattr(engine_module, "_SLICE_ROWS", 2)
         patch.setattr(engine_module, "_SLICE_BYTES", 300)
+        patch.setattr(settle, "CHANGE_BYTES_MAX", SETTLE_BYTES)
         patch.setattr(dispatch, "DELIVERY_TASKS_MAX", 3)
         patch.setattr(dispatch, "BATCH_TASKS_MAX", 4)
         yield

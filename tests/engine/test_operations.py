@@ -166,21 +166,94 @@ def test_who_waits_for_purged_tasks_is_told() -> None:
     )
 
 
-def test_a_purged_task_that_was_scheduled_vanishes_at_its_time() -> None:
+def scheduled(driver: Driver, count: int = 1, queue: str = "q", after_ms: int = 5_000) -> list[bytes]:
+    """Let tasks fail, to be tried again later."""
+    ids = driver.enqueue(count, queue=queue)
+    worker = driver.worker("failing", queues=(queue,), window=1_000)
+    while held := driver.take(worker):
+        driver.fail(worker, *held, retry_after_ms=after_ms)
+    driver.do(c.Leave(worker))
+    return ids
+
+
+def test_a_purged_task_that_was_scheduled_is_gone_at_once_and_its_rows_before_it_is_due() -> None:
     driver = Driver()
-    (task_id,) = driver.enqueue()
-    worker = driver.worker()
-    driver.fail(worker, *driver.take(worker), retry_after_ms=5_000)
+    (task_id,) = scheduled(driver)
     driver.do(c.Wait(5, [task_id]))
 
     assert driver.do(c.PurgeQueue("q")) == 1
     assert (driver.queue().scheduled, driver.state(task_id)) == (0, "unknown")
     assert driver.do(c.ListTasks("scheduled", None, 10, None)) == ([], None)
-    driver.tick(5_000)
+    driver.tick()
 
-    assert driver.take(worker) == []
+    assert (driver.rows.of(r.DUE), driver.rows.of(r.TASK), driver.rows.of(r.OPERATION)) == ({}, {}, {})
+    assert [(ending.result.id, ending.result.state) for ending in driver.endings] == [(task_id, TaskState.CANCELLED)]
+    driver.tick(5_000)
+    assert len(driver.endings) == 1
+
+
+def test_a_purged_task_that_comes_due_before_its_rows_are_removed_is_gone_too() -> None:
+    driver = Driver()
+    (task_id,) = scheduled(driver, after_ms=0)
+    driver.do(c.Wait(5, [task_id]))
+
+    driver.do(c.PurgeQueue("q"))
+    driver.tick()
+
+    assert driver.take(driver.worker()) == []
     assert (driver.rows.of(r.DUE), driver.rows.of(r.TASK)) == ({}, {})
     assert [(ending.result.id, ending.result.state) for ending in driver.endings] == [(task_id, TaskState.CANCELLED)]
+
+
+def test_a_purge_removes_scheduled_rows_in_slices_and_leaves_those_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(operations, "SLICE_ROWS", 2)
+    driver = Driver()
+    mine, other = scheduled(driver, 5), scheduled(driver, 5, "other")
+    driver.do(c.PurgeQueue("q"))
+    again = scheduled(driver, 3, after_ms=2_000)
+    while len(driver.rows.of(r.DUE)) == 13:
+        driver.do(c.Tick())
+
+    assert len(driver.rows.of(r.DUE)) >= 11
+    driver.restart()
+    driver.tick()
+
+    assert len(driver.rows.of(r.DUE)) == 8
+    assert {driver.state(task_id) for task_id in mine} == {"unknown"}
+    assert {driver.state(task_id) for task_id in other + again} == {"scheduled"}
+    assert (driver.queue().scheduled, driver.queue("other").scheduled) == (3, 5)
+
+
+def test_a_purge_of_a_queue_in_which_nothing_is_scheduled_walks_over_no_timeline() -> None:
+    driver = Driver(checked=False)
+    scheduled(driver, 1_000, "other")
+    driver.enqueue(3)
+    driver.do(c.PurgeQueue("q"))
+    driver.rows.forget_counts()
+
+    driver.tick()
+
+    assert not driver.queue().purging
+    assert driver.rows.rows_read < 20
+
+
+def test_a_purge_of_a_queue_of_many_flows_begins_with_few_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "SLICE_ROWS", 20)
+    driver = Driver()
+    for priority in range(100):
+        driver.enqueue(priority=priority)
+
+    driver.do(c.PurgeQueue("q"))
+    assert len(driver.last.writes) < 10
+    assert len(driver.rows.of(r.FLOW)) == 100
+    driver.enqueue()
+    driver.restart()
+    driver.tick()
+
+    assert len(driver.rows.of(r.FLOW)) == 1
+    assert driver.queue().ready == 1
 
 
 def test_a_purge_leaves_dead_letters_and_results_and_other_queues() -> None:
@@ -316,6 +389,20 @@ def test_redriving_all_queues_changes_no_more_at_once_than_redriving_one(monkeyp
     assert sum(view.dead for view in driver.do(c.ListQueues(None))) == 7
     driver.tick()
     assert sum(view.dead for view in driver.do(c.ListQueues(None))) == 0
+
+
+def test_an_act_on_the_dead_letters_of_very_many_queues_begins_with_one_row() -> None:
+    driver = Driver(checked=False)
+    for number in range(30):
+        dead(driver, queue=f"q{number}")
+
+    assert driver.do(c.ForgetDead(None, [])) == 30
+    assert len([key for key in driver.last.writes if key[:1] == r.OPERATION]) == 1
+    (young,) = dead(driver, queue="q0")
+    driver.tick()
+
+    assert driver.state(young) == "dead"
+    assert len(driver.rows.of(r.DEAD)) == 1
 
 
 def test_a_redrive_goes_on_after_a_restart_and_takes_none_that_died_since(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,15 @@ A net is only known to hold when something has been thrown into it.
 """
 
 from collections.abc import Callable
+from unittest.mock import ANY
 
 import pytest
 
 from tests.engine.harness import Driver
 from tests.engine.test_model import check
+from tests.engine.test_operations import (
+    test_a_purge_removes_scheduled_rows_in_slices_and_leaves_those_of_others as a_purge_leaves_those_of_others,
+)
 from tq.core.lease import first_token
 from tq.engine import enqueue, flows, leases, meta, operations, queues, retention, rows, settle, timeline, workers
 from tq.engine.changes import Changes
@@ -102,6 +106,29 @@ def _given_back_to_the_end_of_the_line(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(flows.Flow, "head", head)
 
 
+def _parked_heads_forgotten(patch: pytest.MonkeyPatch) -> None:
+    real = flows.Flow.park
+
+    def park(self: flows.Flow) -> None:
+        cursor, unread = self.cursor, self.unread
+        real(self)
+        self.cursor, self.unread = cursor, unread
+
+    patch.setattr(flows.Flow, "park", park)
+
+
+def _parked_heads_kept_too(patch: pytest.MonkeyPatch) -> None:
+    real = flows.Flow.park
+
+    def park(self: flows.Flow) -> None:
+        heads = list(self._heads)
+        real(self)
+        self._budget.used += sum(len(task.record) for task in heads[len(self._heads) :])
+        self._heads.extend(heads[len(self._heads) :])
+
+    patch.setattr(flows.Flow, "park", park)
+
+
 def _priority_inverted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lane, "_second", lambda self: None)
 
@@ -145,6 +172,16 @@ def _started_mark_not_written(patch: pytest.MonkeyPatch) -> None:
         changes.writes[key] = rows.encode_row(rows.LeaseRow(row.session, row.alone, row.keys, []))
 
     patch.setattr(leases.Leases, "write", write)
+
+
+def _settle_has_no_bound(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(settle, "_OUTCOME_BYTES", 0)
+    patch.setattr(settle, "_QUEUE_BYTES", 0)
+    patch.setattr(settle, "_CHARACTER_BYTES_MAX", 0)
+
+
+def _settle_forgets_what_had_no_room(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(settle, "_after", lambda command, count: None)
 
 
 def _counters_drift(patch: pytest.MonkeyPatch) -> None:
@@ -196,12 +233,16 @@ def _purge_takes_what_runs(patch: pytest.MonkeyPatch) -> None:
     real = operations.Operations._purge_slice
 
     def purge_slice(
-        self: operations.Operations, operation: rows.OperationRow, now: int, changes: Changes
-    ) -> bytes | None:
+        self: operations.Operations,
+        operation: rows.OperationRow,
+        slice_rows: list[tuple[bytes, bytes]],
+        now: int,
+        changes: Changes,
+    ) -> None:
         queue = self._queues.numbered(operation.queue)
         running, queue.running = queue.running, {}
         try:
-            return real(self, operation, now, changes)
+            real(self, operation, slice_rows, now, changes)
         finally:
             queue.running = running
 
@@ -217,6 +258,20 @@ def _purge_keeps_the_generation(patch: pytest.MonkeyPatch) -> None:
         return dropped
 
     patch.setattr(operations.Operations, "purge", purge)
+
+
+def _purge_forgets_what_is_scheduled(patch: pytest.MonkeyPatch) -> None:
+    real = operations.Operations._begin
+
+    def begin(self: operations.Operations, row: rows.OperationRow, changes: Changes) -> bytes:
+        return b"" if row.cursor.startswith(rows.DUE) else real(self, row, changes)
+
+    patch.setattr(operations.Operations, "_begin", begin)
+
+
+def _purge_takes_the_scheduled_of_all(patch: pytest.MonkeyPatch) -> None:
+    # Of whichever queue is purged, and of its first generation.
+    patch.setattr(operations, "split_scheduled", lambda value: (ANY, 1, rows.split_scheduled(value)[2]))
 
 
 def _an_end_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
@@ -268,12 +323,16 @@ PLANTED: list[Plant] = [
     _floor_not_lowered,
     _given_back_and_read_again,
     _given_back_to_the_end_of_the_line,
+    _parked_heads_forgotten,
+    _parked_heads_kept_too,
     _priority_inverted,
     _a_page_of_leased_rows_passes_for_the_end,
     _new_head_forgotten,
     _settle_ignores_the_token,
     _settle_ignores_the_session,
     _started_mark_not_written,
+    _settle_has_no_bound,
+    _settle_forgets_what_had_no_room,
     _counters_drift,
     _held_not_dropped,
     _expiry_deletes_whatever_is_there,
@@ -281,6 +340,7 @@ PLANTED: list[Plant] = [
     _due_before_its_time,
     _purge_takes_what_runs,
     _purge_keeps_the_generation,
+    _purge_forgets_what_is_scheduled,
     _an_end_told_before_it_is_durable,
     _suspects_beside_others,
     _cancelled_head_stays,
@@ -294,6 +354,13 @@ def test_the_model_catches(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises((AssertionError, KeyError, TypeError, ValueError)):
         check(EXAMPLES, shrinks=False)
+
+
+def test_a_story_catches_what_the_model_meets_too_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    _purge_takes_the_scheduled_of_all(monkeypatch)
+
+    with pytest.raises(AssertionError):
+        a_purge_leaves_those_of_others(monkeypatch)
 
 
 def test_nothing_is_caught_where_nothing_is_planted() -> None:

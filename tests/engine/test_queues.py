@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.harness import Driver
+from tests.engine.harness import Driver, a_spec
 from tq.core.errors import BrokerError, InvalidArgument, QueueNotFound, TooManyQueues
 from tq.engine import commands as c, rows as r
 from tq.engine.engine import EngineSettings
@@ -103,8 +103,9 @@ def test_a_task_name_is_numbered_once_in_its_queue() -> None:
     driver.enqueue(name="v")
     driver.enqueue(name="u")
 
-    (names,) = driver.rows.of(r.NAMES).values()
-    assert r.decode_names(names) == ["t", "u", "v"]
+    assert driver.rows.of(r.NAMES) == {
+        r.names_key(1, number): r.encode_names([name]) for number, name in enumerate(["t", "u", "v"])
+    }
 
 
 def test_a_batch_writes_the_row_of_a_queue_once_and_only_if_touched() -> None:
@@ -135,3 +136,33 @@ def test_reading_changes_nothing() -> None:
     for command in commands:
         driver.do(command)
         assert driver.last.writes == {}
+
+
+def test_a_new_task_name_costs_one_row_however_many_there_are() -> None:
+    driver = Driver(checked=False)
+    for start in range(0, 9_000, 500):
+        specs = [a_spec(name="n" * 200 + str(start + number)) for number in range(500)]
+        driver.do(c.Enqueue(driver.new_id(), specs, []))
+
+    (task_id,) = driver.enqueue(name="one more")
+
+    assert sum(len(key) + len(value or b"") for key, value in driver.last.writes.items()) < 1_000
+    driver.restart()
+    worker = driver.worker(tasks=("one more",))
+    assert [held.id for held in driver.take(worker)] == [task_id]
+
+
+def test_names_of_the_first_format_are_read_and_numbered_on() -> None:
+    driver = Driver()
+    first = driver.enqueue(name="t") + driver.enqueue(name="u")
+    rows = driver.rows.rows
+    for number in range(2):
+        del rows[r.names_key(1, number)]
+    rows[r.queue_key(r.NAMES, 1)] = r.encode_names(["t", "u"])
+
+    driver.restart()
+    (third,) = driver.enqueue(name="v")
+    driver.restart()
+
+    worker = driver.worker(tasks=("t", "u", "v"))
+    assert [held.id for held in driver.take(worker)] == [*first, third]

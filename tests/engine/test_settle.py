@@ -2,13 +2,15 @@
 
 import pytest
 
-from tests.engine.harness import FAILURE, Driver
-from tq.core.errors import InvalidArgument, SessionUnknown
+from tests.engine.harness import FAILURE, Driver, bytes_of
+from tq.core.errors import SessionUnknown
 from tq.core.lifecycle import DeadReason, TaskState
-from tq.core.outcome import TaskResult
+from tq.core.outcome import TaskFailure, TaskResult
 from tq.core.retry import BACKOFF_MS_MAX, RetryPolicy
 from tq.core.times import Timestamp
 from tq.engine import commands as c, rows as r
+from tq.engine.changes import CHANGE_BYTES_MAX
+from tq.engine.engine import EngineSettings
 from tq.engine.settle import SETTLES_MAX
 
 
@@ -154,13 +156,93 @@ def test_a_result_beyond_the_limit_makes_a_dead_letter_that_says_so() -> None:
     assert "262145 bytes; the limit is 262144" in view.failure.message
 
 
-def test_more_outcomes_than_one_change_may_hold_are_refused_whole() -> None:
+LONG = TaskFailure("E" * 1_000, "m" * 100_000, "\N{SNOWMAN}" * 100_000)
+
+
+def test_the_texts_of_a_failure_are_kept_as_long_as_may_be() -> None:
     driver = Driver()
-    driver.enqueue(1)
+    (task_id,) = driver.enqueue()
     worker = driver.worker()
     (held,) = driver.take(worker)
 
-    driver.refused(c.Settle(worker, [(*held.place, None)] * (SETTLES_MAX + 1), []), InvalidArgument)
+    driver.settle(c.Settle(worker, [], [c.FailedAttempt(*held.place, LONG, None, True)]))
+
+    failure = driver.view(task_id).failure
+    assert failure is not None
+    assert failure == LONG.bounded()
+    assert (len(failure.type), len(failure.message), len(failure.traceback)) == (255, 2_048, 16_384)
+
+
+@pytest.mark.parametrize("payload", [0, 300, 100_000])
+@pytest.mark.parametrize("ends", ["failed", "rejected", "done", "too long"])
+def test_outcomes_that_are_no_bounded_change_together_are_settled_in_several(ends: str, payload: int) -> None:
+    driver = Driver(checked=False)
+    ids = driver.enqueue(200, payload=bytes(payload), dispatch=False)
+    worker = driver.worker(window=1_000)
+    while len(driver.inbox.get(worker, [])) < 200:
+        driver.dispatch()
+    held = driver.take(worker)
+    result = bytes(driver.settings.payload_bytes_max + 1 if ends == "too long" else 6_000)
+    done: list[tuple[int, int, bytes | None]] = []
+    if ends in {"done", "too long"}:
+        done = [(*each.place, result) for each in held]
+    failed = [c.FailedAttempt(*each.place, LONG, 1_000, ends == "rejected") for each in held] if not done else []
+    rest: c.Settle | None = c.Settle(worker, done, failed)
+    parts, left = 0, 200
+
+    while rest is not None:
+        settled = driver.do(rest, dispatch=False)
+        rest = settled.rest
+        now_left = len(rest.done) + len(rest.failed) if rest else 0
+        assert now_left < left
+        assert bytes_of(driver.last.writes) <= CHANGE_BYTES_MAX
+        assert bytes_of(driver.last.writes) > CHANGE_BYTES_MAX // 2 or rest is None
+        parts, left = parts + 1, now_left
+
+    state = {"failed": "scheduled", "done": "completed"}.get(ends, "dead")
+    assert {driver.state(task_id) for task_id in ids} == {state}
+    assert parts > 1 or (ends == "too long" and payload < 1_000)
+
+
+def test_one_outcome_is_settled_however_large_it_is() -> None:
+    driver = Driver(settings=EngineSettings(payload_bytes_max=512 * 1024))
+    driver.enqueue(2, payload=bytes(512 * 1024))
+    worker = driver.worker()
+    held = driver.take(worker)
+
+    first = driver.do(c.Settle(worker, [], [c.FailedAttempt(*each.place, LONG, 0, False) for each in held]))
+    assert first.rest is not None
+    second = driver.do(first.rest)
+
+    assert second == c.Settled([], None)
+
+
+def test_a_settle_goes_on_in_the_next_batch_when_another_has_filled_this_one() -> None:
+    driver = Driver()
+    driver.enqueue(4, result_ttl_ms=60_000)
+    one, two = driver.worker("w1", window=2), driver.worker("w2", window=2)
+    results = [
+        c.Settle(worker, [(*each.place, bytes(250_000)) for each in driver.take(worker)], []) for worker in (one, two)
+    ]
+    changes = driver.engine.changes()
+
+    first, second = (driver.engine.apply(command, driver.now, changes) for command in results)
+    driver.finish(changes)
+
+    assert (first, second) == (c.Settled([], None), c.Settled([], results[1]))
+    assert driver.settle(results[1]) == []
+
+
+def test_more_outcomes_than_a_change_may_have_are_settled_in_two() -> None:
+    driver = Driver(checked=False)
+    driver.enqueue(SETTLES_MAX + 10, dispatch=False)
+    worker = driver.worker(window=2_000)
+    held = driver.take(worker)
+    failed = [c.FailedAttempt(*each.place, FAILURE, 0, False) for each in held[600:]]
+
+    first = driver.do(c.Settle(worker, [(*each.place, None) for each in held[:600]], failed))
+
+    assert first == c.Settled([], c.Settle(worker, [], failed[400:]))
 
 
 def test_a_worker_that_is_not_known_settles_nothing() -> None:

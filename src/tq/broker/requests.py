@@ -1,7 +1,7 @@
 """Requests: what each message of the wire asks of the engine, and what answers it.
 
 One table, one short function a message.  A function returns the reply, or None for a
-notice; refusals are raised as `BrokerError`.
+notice, or what is left for the next batch; refusals are raised as `BrokerError`.
 """
 
 from collections.abc import Callable
@@ -44,6 +44,19 @@ class Answering(Protocol):
         ...
 
 
+class Unfinished(msgspec.Struct, frozen=True, gc=False):
+    """A request that does not fit into one batch: ``rest`` is to be answered, as the message was, in the next."""
+
+    rest: "SettleRest"
+
+
+class SettleRest(msgspec.Struct, frozen=True, gc=False):
+    """What is left of a `Settle`, and the outcomes that were not the worker's so far."""
+
+    command: commands.Settle
+    lost: list[tuple[int, int]]
+
+
 Answer = Callable[[Answering, Session, Any, int, Changes], msgspec.Struct | None]
 
 
@@ -75,14 +88,19 @@ def _enqueue(
 
 
 def _settle(
-    host: Answering, session: Session, message: messages.Settle, now: int, changes: Changes
-) -> messages.Settled:
-    failed = [
-        commands.FailedAttempt(each.token, each.index, each.failure, each.retry_after_ms, each.reject)
-        for each in message.failed
-    ]
-    command = commands.Settle(_worker(session), message.done, failed)
-    return messages.Settled(host.engine.apply(command, now, changes))
+    host: Answering, session: Session, message: messages.Settle | SettleRest, now: int, changes: Changes
+) -> messages.Settled | Unfinished:
+    if isinstance(message, SettleRest):
+        command, lost = message.command, message.lost
+    else:
+        failed = [
+            commands.FailedAttempt(each.token, each.index, each.failure, each.retry_after_ms, each.reject)
+            for each in message.failed
+        ]
+        command, lost = commands.Settle(_worker(session), message.done, failed), []
+    settled = host.engine.apply(command, now, changes)
+    lost = lost + settled.lost if lost else settled.lost
+    return messages.Settled(lost) if settled.rest is None else Unfinished(SettleRest(settled.rest, lost))
 
 
 def _subscribe(

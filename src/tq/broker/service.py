@@ -22,7 +22,7 @@ from tq.broker.config import BrokerSettings
 from tq.broker.connections import HELLO_S, Connections
 from tq.broker.outlet import Outlet
 from tq.broker.pressure import Pressure
-from tq.broker.requests import ANSWERS
+from tq.broker.requests import ANSWERS, Unfinished
 from tq.broker.sessions import Session
 from tq.broker.sources import Log, Sources
 from tq.core.errors import BrokerError, GoingAway, Overloaded, ProtocolViolation, RemoteProtocolError
@@ -91,6 +91,7 @@ class BrokerService:
         self._numbers = count(1)
         self._urgent: deque[Session] = deque()
         self._waiting: deque[Session] = deque()
+        self._unfinished: dict[Session, None] = {}
         self._turn_due: asyncio.Handle | None = None
         self._stopping = False
         self._said_all = asyncio.Event()
@@ -180,7 +181,7 @@ class BrokerService:
         What a worker said with its last breath still counts: an outcome, or that a task had
         started which then killed it.  It waits for its turn like everything else.
         """
-        if session.inbox and self._connections.speaks(session) and not self._commit.is_closed:
+        if session.asks and self._connections.speaks(session) and not self._commit.is_closed:
             self.arrived(session)
         else:
             self._forget(session)
@@ -268,6 +269,10 @@ class BrokerService:
     def _go_on(self) -> None:
         """Have another turn if there is something to do that waits for no commit; note when there is nothing left."""
         commit = self._commit
+        if self._unfinished and not commit.batch.changes.settled_bytes:
+            unfinished, self._unfinished = self._unfinished, {}
+            for session in unfinished:
+                self.arrived(session)
         waits = bool(self._urgent or (self._waiting and not self.pressure.held_back))
         if (waits and not commit.batch.full) or (not commit.in_flight and (commit.has_more or not commit.batch.empty)):
             self._schedule_turn()
@@ -299,11 +304,15 @@ class BrokerService:
 
         ``now`` is the engine's time, *until* the instant at which a client's turn ends.
         """
-        if session.is_gone and not session.inbox:
+        if session.is_gone and not session.asks:
             return
         served = 0
         bytes_max = session.inbox_bytes if session.urgent else TURN_BYTES
-        while session.inbox and served < bytes_max and session.may_speak:
+        is_done = True
+        if session.unfinished is not None:
+            request, session.unfinished = session.unfinished, None
+            is_done = self._answer(session, request, now)
+        while is_done and session.inbox and served < bytes_max and session.may_speak:
             if self._batch.full and session.conn.role is not Role.KEEPER:
                 break
             frame = session.take()
@@ -313,13 +322,16 @@ class BrokerService:
             except RemoteProtocolError as violation:
                 session.violation = violation
                 break
-            self._answer(session, request, now)
+            is_done = self._answer(session, request, now)
             if session.conn.state is ConnectionState.CLOSING:
                 self._batch.closing.append(session)
                 session.void()
                 break
             if until is not None and self._sources.monotonic() >= until:
                 break
+        if not is_done:
+            self._unfinished[session] = None
+            return
         if session.violation is not None:
             self._dismiss(session, session.violation)
         if session.is_gone and not session.inbox:
@@ -327,24 +339,29 @@ class BrokerService:
         elif session.inbox and session.may_speak:
             self.arrived(session)
 
-    def _answer(self, session: Session, request: Request, now: int) -> None:
+    def _answer(self, session: Session, request: Request, now: int) -> bool:
+        """Answer *request*; False if the batch has no room for all of it, and the rest is for the next."""
         batch = self._batch
         batch.asked_bytes += request.size
         try:
             reply = ANSWERS[request.kind](self, session, request.message, now, batch.changes)
+            if isinstance(reply, Unfinished):
+                session.unfinished = request._replace(message=reply.rest, size=0)
+                return False
             data = None if reply is None else session.conn.reply(request.correlation, reply)
         except BrokerError as error:
             if request.correlation:
                 batch.say(session, session.conn.refuse(request.correlation, error))
             else:
                 batch.say(session, session.dismiss(error))
-            return
+            return True
         if data is None:
-            return
+            return True
         if request.kind is Type.HEARTBEAT and session.has_spoken:
             session.write(data)  # it promises nothing that a stalled disk could delay
         else:
             batch.say(session, data)
+        return True
 
     def _dismiss(self, session: Session, violation: RemoteProtocolError) -> None:
         self._log.warning("connection.violation", peer=session.peer, error=str(violation))

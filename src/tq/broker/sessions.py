@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from tq.broker.pressure import Pressure
 from tq.core.errors import BrokerError, Overloaded, RemoteProtocolError
-from tq.protocol.connection import ServerConnection
+from tq.protocol.connection import Request, ServerConnection
 from tq.protocol.frames import Frame
 from tq.protocol.messages import Role
 
@@ -60,6 +60,8 @@ class Session(asyncio.Protocol):
         self.queued = False
         self.worker: bytes | None = None
         self.violation: RemoteProtocolError | None = None
+        # What the batch being built had no more room for.
+        self.unfinished: Request | None = None
         self._host = host
         self._transport: asyncio.Transport | None = None
         self.inbox_bytes = 0
@@ -76,6 +78,11 @@ class Session(asyncio.Protocol):
     def is_gone(self) -> bool:
         """Whether its connection is lost."""
         return self._transport is None
+
+    @property
+    def asks(self) -> bool:
+        """Whether something of what it asked for is not served yet."""
+        return bool(self.inbox) or self.unfinished is not None
 
     @property
     def may_speak(self) -> bool:

@@ -12,18 +12,38 @@ from tq.core.times import Timestamp
 
 TRACEBACK_CHARACTERS_MAX = 16_384
 MESSAGE_CHARACTERS_MAX = 2_048
+TYPE_CHARACTERS_MAX = 255
 
 
 class TaskFailure(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One failed attempt as text: the exception's type, its message, its traceback.
 
-    Longer texts are cut in the middle by whoever makes the failure (`shorten`), so that
-    a failure is never refused for its size.
+    Longer texts are cut in the middle by whoever makes the failure (`shorten`), and by the
+    broker where that was not done, so that a failure is never refused for its size.
     """
 
     type: str
     message: str
     traceback: str = ""
+
+    def bounded(self) -> "TaskFailure":
+        """Return the failure with texts that are as long as may be kept."""
+        if (
+            len(self.traceback) <= TRACEBACK_CHARACTERS_MAX
+            and len(self.message) <= MESSAGE_CHARACTERS_MAX
+            and len(self.type) <= TYPE_CHARACTERS_MAX
+        ):
+            return self
+        return TaskFailure(
+            shorten(self.type, TYPE_CHARACTERS_MAX),
+            shorten(self.message, MESSAGE_CHARACTERS_MAX),
+            shorten(self.traceback, TRACEBACK_CHARACTERS_MAX),
+        )
+
+    @property
+    def text_bytes(self) -> int:
+        """How long its texts are together, encoded."""
+        return len(self.type.encode()) + len(self.message.encode()) + len(self.traceback.encode())
 
 
 def shorten(text: str, characters_max: int) -> str:

@@ -13,6 +13,9 @@ import msgspec
 from tq.core.outcome import TaskResult
 
 SCAN_BYTES_MAX = 1 << 20
+# What one command may write, keys and values together, so that it can be one record of a replicated log.  A single
+# task may be larger: a payload of 512 KB, its spec and the text of its failure.
+CHANGE_BYTES_MAX = 512 * 1024
 _PAGE_ROWS = 1_000
 
 
@@ -37,6 +40,13 @@ def all_rows(reader: Reader, letter: bytes) -> Iterator[tuple[bytes, bytes]]:
     while rows := reader.scan(start, end, _PAGE_ROWS):
         yield from rows
         start = rows[-1][0] + b"\0"
+
+
+def within(rows: list[tuple[bytes, bytes]], bytes_max: int) -> list[tuple[bytes, bytes]]:
+    """Return *rows* without the last of them if they reach beyond *bytes_max* with it, but never none of them."""
+    if len(rows) > 1 and sum(len(key) + len(value) for key, value in rows) > bytes_max:
+        return rows[:-1]
+    return rows
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
@@ -68,15 +78,28 @@ class Changes:
     ``writes`` is what the store commits: key to value, or to None for a deletion.
     ``promised`` is set unless all of it may be lost by a crash, deliveries for one (a lost
     one is a lease that expires): only then need the commit not be synced.
+    ``settled_bytes`` is what settles have written, at most: one that does not fit any more
+    goes on in the next batch.
     ``expelled`` are the worker sessions that exist no more because their leases ran out.
     """
 
-    __slots__ = ("_reader", "deliveries", "endings", "expelled", "expiring", "promised", "revocations", "writes")
+    __slots__ = (
+        "_reader",
+        "deliveries",
+        "endings",
+        "expelled",
+        "expiring",
+        "promised",
+        "revocations",
+        "settled_bytes",
+        "writes",
+    )
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self.writes: dict[bytes, bytes | None] = {}
         self.promised = False
+        self.settled_bytes = 0
         self.deliveries: list[Delivery] = []
         self.revocations: list[Revocation] = []
         self.expelled: list[bytes] = []

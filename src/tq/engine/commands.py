@@ -67,7 +67,17 @@ class SetReading(Command[None], frozen=True, gc=False):
     reads: bool
 
 
-class Settle(Command[list[tuple[int, int]]], frozen=True, gc=False):
+class Settled(msgspec.Struct, frozen=True, gc=False):
+    """Answer to `Settle`: the (token, index) pairs that are not the worker's, and what is to be asked of a later batch.
+
+    A failed task is written anew with its payload, however short the words that say so.
+    """
+
+    lost: list[tuple[int, int]]
+    rest: "Settle | None"
+
+
+class Settle(Command[Settled], frozen=True, gc=False):
     """Outcomes of a worker: ``done`` as (token, index, result)."""
 
     session: bytes

@@ -23,8 +23,8 @@ from tq.engine.workers import SENT_BYTES_MAX, WorkerSession
 DELIVERY_TASKS_MAX = 500
 DELIVERY_BYTES_MAX = 256 * 1024
 BATCH_TASKS_MAX = 4_000
-# Beyond so many queues, the ready tasks are not counted to share them out evenly.
-_SHARED_QUEUES_MAX = 16
+# Beyond so many flows, the ready tasks are not counted to share them out evenly.
+_SHARED_FLOWS_MAX = 1_000
 
 _Key = tuple[int, float, int]
 _Entry = tuple[int, float, int, int, Flow]
@@ -50,6 +50,10 @@ class Lane:
         self._passes: dict[Queue, float] = dict.fromkeys(queues, 0.0)
         self._pass_now = 0.0
         self._tie = 0
+
+    def serves(self, name: str) -> bool:
+        """Tell whether its workers have a handler for tasks of this name."""
+        return name in self.id.names
 
     def wake(self, flow: Flow) -> None:
         """*flow* has tasks to hand out."""
@@ -96,6 +100,18 @@ class Lane:
         flow = self._top(changes)
         head = flow.head(changes) if flow else None
         return (head.flow.rank, head.seq) if head else None
+
+    def count(self, enough: int, changes: Changes) -> int | None:
+        """Return how many tasks it could hand out, counting no further than *enough*; None if that is too much work."""
+        if len(self._keys) > _SHARED_FLOWS_MAX:
+            return None
+        ready = 0
+        for flow in self._keys:
+            if ready >= enough:
+                break
+            if flow.live and not flow.queue.row.paused:
+                ready += flow.count(enough - ready, changes)
+        return ready
 
     @property
     def idle(self) -> bool:
@@ -155,6 +171,8 @@ class Dispatcher:
             lane = self._lanes[lane_id] = Lane(lane_id, queues)
             for queue in queues:
                 queue.lanes.append(lane)
+                for flow in queue.flows.values():
+                    flow.served = flow.served or lane.serves(flow.name)
                 self.wake_all(queue)
         lane.workers.append(worker)
         self._lane_of[worker.session] = lane
@@ -170,6 +188,9 @@ class Dispatcher:
             del self._lanes[lane.id]
             for queue in lane.weights:
                 queue.lanes.remove(lane)
+                for flow in queue.flows.values():
+                    if flow.served and not queue.serves(flow.name):
+                        flow.park()
 
     @staticmethod
     def wake_all(queue: Queue) -> None:
@@ -224,7 +245,7 @@ class Dispatcher:
             )
             if lane.idle or not workers:
                 break
-            share = self._share(lane, len(workers))
+            share = self._share(lane, workers, changes)
             before = given
             for worker in workers:
                 given += self._give(worker, lane, min(share, budget - given), changes)
@@ -237,11 +258,15 @@ class Dispatcher:
         return given
 
     @staticmethod
-    def _share(lane: Lane, workers: int) -> int:
-        if workers == 1 or len(lane.weights) > _SHARED_QUEUES_MAX:
+    def _share(lane: Lane, workers: list[WorkerSession], changes: Changes) -> int:
+        """Return how many tasks each of *workers* gets at a time, so that few are spread over all."""
+        if len(workers) == 1:
             return DELIVERY_TASKS_MAX
-        ready = sum(queue.ready for queue in lane.weights)
-        return max(1, min(DELIVERY_TASKS_MAX, -(-ready // workers)))
+        room = sum(min(DELIVERY_TASKS_MAX, worker.window_tasks - worker.held_tasks) for worker in workers)
+        ready = lane.count(room, changes)
+        if ready is None:
+            return DELIVERY_TASKS_MAX
+        return max(1, min(DELIVERY_TASKS_MAX, -(-ready // len(workers))))
 
     def _give(self, worker: WorkerSession, lane: Lane, share: int, changes: Changes) -> int:
         count = min(share, DELIVERY_TASKS_MAX, worker.window_tasks - worker.held_tasks)

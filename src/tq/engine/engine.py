@@ -44,7 +44,8 @@ A = TypeVar("A")
 
 # What a tick does of each kind: due and lost tasks, an operation's slice and expiries together are one bounded change.
 _SLICE_ROWS = 400
-_SLICE_BYTES = 128 * 1024
+_SLICE_BYTES = 96 * 1024
+_SWEPT_MAX = 1_000
 _SWEEP_MS = 60 * SECOND
 
 
@@ -87,7 +88,7 @@ class Engine:
         self._timeline = Timeline(self._meta)
         self._retention = Retention(self._meta, self._queues, settings.frame_memory_ms)
         self._dispatcher = Dispatcher(self._queues, self._leases)
-        self._operations = Operations(self._meta, self._queues, self._waiters)
+        self._operations = Operations(self._meta, self._queues, self._timeline, self._waiters)
         self._lookup = Lookup(self._queues, self._leases, self._workers, self._waiters)
         self._enqueuer = Enqueuer(
             self._meta,
@@ -100,6 +101,7 @@ class Engine:
             draw=draw, payload_bytes_max=settings.payload_bytes_max, dead_retention_ms=settings.dead_retention_ms,
         )  # fmt: skip
         self._next_sweep = 0
+        self._first_part = 0
         self._handlers = self._table()
 
     # ------------------------------------------------------------------ a batch
@@ -117,7 +119,7 @@ class Engine:
         now = max(now, self._meta.restore(self._reader, changes))
         self._leases.begin_epoch(self._meta.epoch)
         self._queues.restore(self._reader)
-        restore_flows(self._queues, self._reader, changes)
+        restore_flows(self._queues, self._reader)
         self._workers.restore(self._reader, now)
         restore_leases(self._queues, self._leases, self._workers, self._settler, self._reader, now, changes)
         self._timeline.restore(self._reader)
@@ -195,7 +197,7 @@ class Engine:
             c.Tick: self._tick,
         }
 
-    def _settle(self, command: commands.Settle, now: int, changes: Changes) -> list[tuple[int, int]]:
+    def _settle(self, command: commands.Settle, now: int, changes: Changes) -> commands.Settled:
         worker = self._workers.known(command.session)
         worker.seen_at = now
         return self._settler.apply(command, worker, now, changes)
@@ -284,11 +286,10 @@ class Engine:
             return [self._queue_view(queue, None) for queue in self._queues.all()]
         queue = self._queues.named(name)
         served = self._dispatcher.names_served(queue)
-        waiting = {
-            flow.name
-            for flow in queue.flows.values()
-            if flow.name not in served and (flow.head(changes) is not None or flow.aside)
-        }
+        waiting: set[str] = set()
+        for flow in queue.flows.values():
+            if flow.name not in served and flow.name not in waiting and flow.waits(changes):
+                waiting.add(flow.name)
         return [self._queue_view(queue, sorted(waiting))]
 
     def _queue_view(self, queue: Queue, unserved: list[str] | None) -> QueueView:
@@ -340,15 +341,23 @@ class Engine:
     # ------------------------------------------------------------------ time
 
     def _tick(self, command: commands.Tick, now: int, changes: Changes) -> None:
-        self._move_due(now, changes)
-        self._retention.expire(now, changes)
-        self._lose_leases(now, changes)
-        self._operations.step(now, changes)
+        """Do a slice of each kind of work, in turns the one or the other first.
+
+        All slices together are one bounded change.  A single task may be larger than its
+        slice: then the others wait for the next tick.
+        """
+        parts = (self._move_due, self._lose_leases, self._retention.expire, self._operations.step)
+        first = self._first_part = (self._first_part + 1) % len(parts)
+        for part in (*parts[first:], *parts[:first]):
+            if part(now, changes) > _SLICE_BYTES:
+                return
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_MS
-            self._sweep_flows(changes)
+            self._sweep_flows(now, changes)
 
-    def _move_due(self, now: int, changes: Changes) -> None:
+    def _move_due(self, now: int, changes: Changes) -> int:
+        """Let a slice of what is due go to its queues; returns how many bytes of tasks that were."""
+        size = 0
         for _, value in self._timeline.take_due(now, _SLICE_ROWS, _SLICE_BYTES, changes):
             number, generation, encoded = split_scheduled(value)
             queue = self._queues.numbered(number)
@@ -357,11 +366,13 @@ class Engine:
                 changes.writes[TASK + record.id] = None
                 self._waiters.tell(TaskResult(record.id, TaskState.CANCELLED, Timestamp(now)), changes)
                 continue
+            size += len(encoded)
             queue.row.scheduled -= 1
             put_ready(self._meta, self._queues, queue, record, changes)
+        return size
 
-    def _lose_leases(self, now: int, changes: Changes) -> None:
-        """Take back a slice of what is overdue and of what silent workers hold."""
+    def _lose_leases(self, now: int, changes: Changes) -> int:
+        """Take back a slice of what is overdue and of what silent workers hold; returns how many bytes that were."""
         size = 0
         for task in self._leases.overdue(now, _SLICE_BYTES):
             assert task.lease is not None, "an overdue task is under a lease"
@@ -369,10 +380,10 @@ class Engine:
             self._lose([task], self._workers.known(task.lease.session), now, changes)
         for worker in self._workers.silent(now):
             if size >= _SLICE_BYTES:
-                return
+                return size
             held = self._held_by(worker)
             part = 0
-            while part < len(held) and size < _SLICE_BYTES:
+            while part < len(held) and (not size or size + len(held[part].record) <= _SLICE_BYTES):
                 size += len(held[part].record)
                 part += 1
             self._lose(held[:part], worker, now, changes)
@@ -380,13 +391,21 @@ class Engine:
                 self._dispatcher.unsubscribe(worker)
                 self._workers.remove(worker, changes)
                 changes.expelled.append(worker.session)
+            else:
+                return size
+        return size
 
-    def _sweep_flows(self, changes: Changes) -> None:
+    def _sweep_flows(self, now: int, changes: Changes) -> None:
+        closed = 0
         for queue in self._queues.all():
             for flow_id, flow in list(queue.flows.items()):
                 if flow.is_empty() and not flow.held:
                     flow.close(changes)
                     del queue.flows[flow_id]
+                    closed += 1
+                    if closed == _SWEPT_MAX:
+                        self._next_sweep = now
+                        return
 
     # ------------------------------------------------------------------ leases and their workers
 

@@ -3,6 +3,7 @@
 Every frame carries an id.  Its answer is written in the same batch as its tasks, so a
 resend, on any connection and after any crash, finds the answer and changes nothing.
 Invariant: a frame is validated whole before its first write: a refusal writes nothing.
+What it will write is counted then, so that no frame is a larger change than may be.
 """
 
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from tq.core.errors import BatchTooLarge, ErrorCode, InvalidArgument, OutcomeUnk
 from tq.core.ids import ID_BYTES, format_id, is_uuid7, made_at
 from tq.core.task import TaskRecord, TaskSpec
 from tq.core.times import MINUTE
-from tq.engine.changes import Changes
+from tq.engine.changes import CHANGE_BYTES_MAX, Changes
 from tq.engine.commands import Enqueue
 from tq.engine.flows import Flow, QueuedTask
 from tq.engine.meta import Meta
@@ -30,7 +31,14 @@ from tq.engine.rows import (
 )
 
 TASKS_MAX = 1_000
-BATCH_BYTES_MAX = 512 * 1024
+# Besides its spec and its payload a task takes 70 bytes of keys, 26 to name its row and up to 22 in its record; one
+# that is refused takes less, in the answer.
+TASK_BYTES = 128
+# A spec may be the first of its queue, its flow and its name: the queue's row takes up to 130 bytes and the queue's
+# name, the flow's 26, the row of the task name 12 and the name.  Both names are in the spec.
+SPEC_BYTES = 192
+# The answer, and the numbers that a batch writes now and then.
+FRAME_BYTES = 256
 # How far ahead of the broker's clock a frame id may be: the client corrected its clock by the Welcome.
 _AHEAD_MS_MAX = 10 * MINUTE
 
@@ -67,12 +75,13 @@ class Enqueuer:
         answered = changes.get(frame_key)
         if answered is not None:
             return decode_answer(answered).refused
-        self._check(command, now)
-        refused = self._write(command, now, changes)
+        specs = self._check(command, now)
+        refused = self._write(command, specs, now, changes)
         changes.writes[frame_key] = encode_row(Answer(refused))
         return refused
 
-    def _check(self, command: Enqueue, now: int) -> None:
+    def _check(self, command: Enqueue, now: int) -> list[bytes]:
+        """Return the encoded specs of a frame that may be."""
         age_ms = now - made_at(command.frame_id)
         if age_ms > self._frame_memory_ms:
             raise OutcomeUnknown(
@@ -89,9 +98,11 @@ class Enqueuer:
             except ValueError as error:
                 raise InvalidArgument(str(error)) from None
         self._queues.check_room(command.specs)
-        spec_count = len(command.specs)
+        specs = [encode_spec(spec) for spec in command.specs]
+        sizes = [len(spec) + TASK_BYTES for spec in specs]
+        spec_count = len(specs)
         payload_bytes_max = self._payload_bytes_max
-        total = 0
+        total = FRAME_BYTES + sum(2 * len(spec) + SPEC_BYTES for spec in specs)
         for index, (task_id, spec_index, payload) in enumerate(tasks):
             # is_uuid7, written out: a call a task would cost a twentieth of the whole.
             if len(task_id) != ID_BYTES or task_id[6] >> 4 != 7 or task_id[8] >> 6 != 2:
@@ -106,15 +117,19 @@ class Enqueuer:
                     f"task {format_id(task_id)} ({command.specs[spec_index].name!r}): "
                     f"a payload of {size} bytes; the limit is {payload_bytes_max}"
                 )
-            total += size
-        if total > BATCH_BYTES_MAX and len(tasks) > 1:
-            raise BatchTooLarge(f"{BATCH_BYTES_MAX} bytes of payload a frame at most; got {total}")
+            total += size + sizes[spec_index]
+        if total > CHANGE_BYTES_MAX and (len(tasks) > 1 or spec_count > 1):
+            raise BatchTooLarge(
+                f"{CHANGE_BYTES_MAX} bytes a frame at most, as its rows are counted; "
+                f"got {total} for {len(tasks)} tasks of {spec_count} specs: send fewer at a time"
+            )
+        return specs
 
-    def _write(self, command: Enqueue, now: int, changes: Changes) -> list[tuple[int, str, str]]:
+    def _write(self, command: Enqueue, specs: list[bytes], now: int, changes: Changes) -> list[tuple[int, str, str]]:
         refused: list[tuple[int, str, str]] = []
         writes, get = changes.writes, changes.get
         seq = self._meta.next_seq(changes, len(command.tasks))
-        places = [self._place(spec, seq, changes) for spec in command.specs]
+        places = [self._place(spec, encoded, seq, changes) for spec, encoded in zip(command.specs, specs, strict=True)]
         counts = [0] * len(places)
         tail = record_tail(now)
         for index, (task_id, spec_index, payload) in enumerate(command.tasks):
@@ -141,9 +156,9 @@ class Enqueuer:
             self._queues.touch(place.queue)
         return refused
 
-    def _place(self, spec: TaskSpec, seq: int, changes: Changes) -> _Place:
+    def _place(self, spec: TaskSpec, encoded: bytes, seq: int, changes: Changes) -> _Place:
         queue = self._queues.provide(spec.queue)
-        return _Place(spec, encode_spec(spec), queue, self._queues.flow_for(queue, spec, seq, changes))
+        return _Place(spec, encoded, queue, self._queues.flow_for(queue, spec, seq, changes))
 
 
 def put_ready(meta: Meta, queues: Queues, queue: Queue, record: TaskRecord, changes: Changes) -> None:

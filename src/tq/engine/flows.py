@@ -1,7 +1,8 @@
 """Flows: the lines in which ready tasks wait, one for each queue, priority and task name.
 
 A flow keeps the first few tasks of its line in memory (its heads) and knows where in the
-store the rest begins; a million tasks behind the heads cost disk only.
+store the rest begins; a million tasks behind the heads cost disk only.  One that no worker
+serves keeps no heads: it would keep them from those that are served.
 
 Invariant, for each flow: every ready row with a seq below ``cursor`` is in ``heads``, in
 ``returned``, aside as a suspect, or under a lease; rows from ``cursor`` on are in the
@@ -88,7 +89,7 @@ class Flow:
 
     __slots__ = (
         "_budget", "_dropped", "_end", "_floor_written", "_heads", "_returned",
-        "aside", "cursor", "held", "id", "name", "prefix", "queue", "rank", "unread",
+        "aside", "cursor", "held", "id", "name", "prefix", "queue", "rank", "served", "unread",
     )  # fmt: skip
 
     def __init__(self, flow_id: FlowId, queue: "Queue", budget: HeadsBudget) -> None:
@@ -99,6 +100,7 @@ class Flow:
         self.prefix = READY + flow_id.pack()
         self.cursor = 0
         self.unread = False
+        self.served = queue.serves(self.name)
         self.aside: set[int] = set()
         self.held = 0
         self._end = key_end(self.prefix)
@@ -122,7 +124,12 @@ class Flow:
 
     def accepts_heads(self) -> bool:
         """Whether the next appended task is kept in memory."""
-        return not self.unread and len(self._heads) < HEADS_MAX and self._budget.used < self._budget.bytes_max
+        return (
+            self.served
+            and not self.unread
+            and len(self._heads) < HEADS_MAX
+            and self._budget.used < self._budget.bytes_max
+        )
 
     def append(self, task: QueuedTask) -> None:
         """Put a fresh task at the end, in memory; only if `accepts_heads`."""
@@ -158,6 +165,29 @@ class Flow:
                 return first
             self._dropped.discard(first.seq)
             self.take(first)
+
+    def count(self, enough: int, changes: Changes) -> int:
+        """Return how many tasks it has to hand out, as far as is known without reading more than *enough* of them."""
+        while self.unread and self._in_memory < min(enough, HEADS_MAX) and self._budget.used < self._budget.bytes_max:
+            self._refill(changes)
+        return self._in_memory
+
+    def waits(self, changes: Changes) -> bool:
+        """Tell whether there is a task in it, keeping nothing of what must be read for that."""
+        start = self.cursor
+        while not (self._in_memory or self.aside) and self.unread:
+            rows = changes.scan(self.prefix + u64(start), self._end, 1, REFILL_BYTES)
+            if not rows:
+                return False
+            ((key, value),) = rows
+            if id_in(value) not in self.queue.running:
+                return True
+            start = seq_of(key) + 1
+        return bool(self._in_memory or self.aside)
+
+    @property
+    def _in_memory(self) -> int:
+        return len(self._heads) + len(self._returned) - len(self._dropped)
 
     def take(self, task: QueuedTask) -> None:
         """Remove *task*, which `head` returned."""
@@ -240,6 +270,21 @@ class Flow:
         """Delete the flow's row: nothing of it is left but, perhaps, tasks under a lease."""
         changes.writes[FLOW + self.prefix[1:]] = None
         self._floor_written = None
+
+    def park(self) -> None:
+        """Give the memory of the heads back: nobody serves it any more.
+
+        What came back stays, with what is known of it, and so do the heads before that.
+        """
+        self.served = False
+        kept = max(max((seq for seq, _ in self._returned), default=0), max(self.aside, default=0))
+        heads = self._heads
+        while heads and heads[-1].seq > kept:
+            task = heads.pop()
+            self._budget.used -= len(task.record)
+            self.cursor = task.seq
+            self.unread = True
+        self._dropped = {seq for seq in self._dropped if seq < self.cursor}
 
     def abandon(self) -> None:
         """Give the memory of the heads back: the queue was purged."""

@@ -1,6 +1,7 @@
 """Lookup: what the queue tells about tasks, without changing anything.
 
-Invariant: a page costs no more than the rows on it, plus a bounded number that it skips.
+Invariant: a page costs no more than the rows on it, plus a bounded number that it skips;
+an answer that would be longer than a frame is refused before more than that is read.
 """
 
 from heapq import merge
@@ -45,6 +46,11 @@ PAGE_MAX = 1_000
 # A page stops after so many rows even if few of them are of the queue asked for.
 _ROWS_LOOKED_AT_MAX = 5_000
 _PAGE_BYTES_MAX = 4 << 20
+# What a frame of 1 MiB holds, with a little to spare.  One task's answer is far below it: a result has 512 KB at most.
+ANSWER_BYTES_MAX = 1_000 * 1_024
+# What a view takes besides the row that it is made of: the names of its fields, numbers.
+_VIEW_BYTES = 400
+_ID_BYTES = 18
 
 _Page = tuple[list[TaskView], bytes | None]
 
@@ -59,26 +65,49 @@ class Lookup:
         self._waiters = waiters
 
     def get(self, ids: list[bytes], changes: Changes) -> list[TaskView | None]:
-        """Return a view of each of *ids*, None for the unknown."""
+        """Return a view of each of *ids*, None for the unknown.
+
+        Raises:
+            BatchTooLarge: These are too many, or their results too long for one answer; ask for fewer.
+        """
         check_ids(ids)
-        return [self._view(task_id, changes) for task_id in ids]
+        views: list[TaskView | None] = []
+        size = 0
+        for task_id in ids:
+            view, row_bytes = self._view(task_id, changes)
+            views.append(view)
+            size += row_bytes + _VIEW_BYTES
+            _check_answer(size, len(views), len(ids))
+        return views
 
     def wait(self, ids: list[bytes], connection: int, changes: Changes) -> tuple[list[TaskResult], list[bytes]]:
-        """Return the results of those that have ended and the unknown ids; *connection* waits for the others."""
+        """Return the results of those that have ended and the unknown ids; *connection* waits for the others.
+
+        Raises:
+            BatchTooLarge: As for `get`; *connection* waits for none of these.
+            Overloaded: There are too many waits.
+        """
         check_ids(ids)
         ended: list[TaskResult] = []
         unknown: list[bytes] = []
         unfinished: list[bytes] = []
+        size = 0
         for task_id in ids:
             place = changes.get(TASK + task_id)
             if place is None or self._purged(place, task_id, changes):
                 unknown.append(task_id)
+                size += _ID_BYTES
             elif place.startswith(ENDED):
                 ended.append(decode_ended(place).outcome)
+                size += len(place)
             elif place.startswith(DEAD):
-                ended.append(_result_of_dead(self._dead(place, changes)))
+                row, row_bytes = self._dead(place, changes)
+                ended.append(_result_of_dead(row))
+                size += row_bytes
             else:
                 unfinished.append(task_id)
+                continue
+            _check_answer(size, len(ended) + len(unknown), len(ids))
         self._waiters.add(unfinished, connection)
         return ended, unknown
 
@@ -109,26 +138,27 @@ class Lookup:
 
     # ------------------------------------------------------------------ one task
 
-    def _view(self, task_id: bytes, changes: Changes) -> TaskView | None:
+    def _view(self, task_id: bytes, changes: Changes) -> tuple[TaskView | None, int]:
+        """Return a view of the task, and how many bytes of it are not the same for all."""
         place = changes.get(TASK + task_id)
         if place is None or self._purged(place, task_id, changes):
-            return None
+            return None, 0
         if place.startswith(ENDED):
-            return _view_of_ended(decode_ended(place))
+            return _view_of_ended(decode_ended(place)), len(place)
         if place.startswith(DEAD):
-            return _view_of_dead(self._dead(place, changes))
-        if place.startswith(DUE):
-            value = changes.get(place)
-            assert value is not None, "an id row points to a row that exists"
-            return _view_of_record(
-                decode_record(split_scheduled(value)[2]), TaskState.SCHEDULED, due_at=Timestamp(due_of(place))
-            )
+            row, row_bytes = self._dead(place, changes)
+            return _view_of_dead(row), row_bytes
         running = self._leases.running.get(task_id)
         if running is not None:
-            return self._view_of_running(running)
+            view = self._view_of_running(running)
+            return view, len(running.record) - (view.payload_bytes or 0) + 4 * len(view.worker or "")
         value = changes.get(place)
         assert value is not None, "an id row points to a row that exists"
-        return _view_of_record(decode_record(value), TaskState.READY)
+        if place.startswith(DUE):
+            record, due_at = decode_record(split_scheduled(value)[2]), Timestamp(due_of(place))
+            return _view_of_record(record, TaskState.SCHEDULED, due_at=due_at), len(value) - len(record.payload)
+        record = decode_record(value)
+        return _view_of_record(record, TaskState.READY), len(value) - len(record.payload)
 
     def _purged(self, place: bytes, task_id: bytes, changes: Changes) -> bool:
         """Tell whether a purge has dropped the task, whose rows may still be there."""
@@ -154,10 +184,11 @@ class Lookup:
         )
 
     @staticmethod
-    def _dead(place: bytes, changes: Changes) -> DeadRow:
+    def _dead(place: bytes, changes: Changes) -> tuple[DeadRow, int]:
         value = changes.get(place)
         assert value is not None, "an id row points to a dead letter that exists"
-        return decode_dead(value)
+        row = decode_dead(value)
+        return row, len(value) - len(row.record.payload)
 
     # ------------------------------------------------------------------ pages
 
@@ -266,6 +297,14 @@ def check_ids(ids: list[bytes]) -> None:
     for task_id in ids:
         if len(task_id) != ID_BYTES:
             raise InvalidArgument(f"a task id has {ID_BYTES} bytes; got {format_id(task_id)}")
+
+
+def _check_answer(size: int, told: int, asked: int) -> None:
+    if size > ANSWER_BYTES_MAX and told > 1:
+        raise BatchTooLarge(
+            f"the answer for {told} of {asked} tasks has {size} bytes; {ANSWER_BYTES_MAX} are sent at most: "
+            "ask for fewer at a time"
+        )
 
 
 def _after(cursor: bytes, prefix: bytes) -> bytes:

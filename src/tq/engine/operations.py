@@ -2,25 +2,31 @@
 
 An operation is a row with a cursor; each slice moves the cursor in the batch that does
 the slice's work, so a crash costs nothing and repeats nothing.  A purge takes effect at
-once all the same: it bumps the queue's generation, which is part of every ready key.
+once all the same: it bumps the queue's generation, which is part of every ready key and
+of every due row.
 
-Invariant: an operation only touches rows that existed when it was asked for.
+Invariant: an operation only touches rows that existed when it was asked for.  To begin
+one writes a row for each range it is to walk, however much is in them.
 """
 
 from collections.abc import Callable
+
+import msgspec
 
 from tq.core.errors import BatchTooLarge, TaskNotFound, WrongState
 from tq.core.ids import format_id
 from tq.core.lifecycle import TaskState
 from tq.core.outcome import TaskResult
 from tq.core.times import Timestamp
-from tq.engine.changes import Changes, Reader, all_rows
+from tq.engine.changes import CHANGE_BYTES_MAX, Changes, Reader, all_rows, within
 from tq.engine.enqueue import put_ready
 from tq.engine.lookup import check_ids
 from tq.engine.meta import Meta
 from tq.engine.queues import Queue, Queues
 from tq.engine.rows import (
     DEAD,
+    DUE,
+    FLOW,
     OPERATION,
     READY,
     TASK,
@@ -31,27 +37,39 @@ from tq.engine.rows import (
     encode_row,
     generation_prefix,
     id_in,
+    key_end,
     queue_of_dead,
+    seq_of,
+    split_scheduled,
     u64,
 )
+from tq.engine.timeline import Timeline
 from tq.engine.waiters import Waiters
 
 SLICE_ROWS = 400
-SLICE_BYTES = 128 * 1024
-IDS_BYTES_MAX = 512 * 1024
+SLICE_BYTES = 96 * 1024
+# Besides its record a redriven task takes three keys, one of them twice, and perhaps a flow's row.
+_TASK_BYTES = 128
 # The rest of a flow key after the generation: rank, name, key; and of a ready key besides: seq.
 _AFTER_GENERATION = b"\xff" * 16
+_TIMELINE_END = key_end(DUE + b"\xff" * 8)
+# The number that stands for all queues: theirs begin with 1.
+_ALL_QUEUES = 0
+_QUEUE_NUMBER_MAX = (1 << 32) - 1
+
+_Row = tuple[bytes, bytes]
 
 
 class Operations:
     """The operations under way, oldest first."""
 
-    def __init__(self, meta: Meta, queues: Queues, waiters: Waiters) -> None:
+    def __init__(self, meta: Meta, queues: Queues, timeline: Timeline, waiters: Waiters) -> None:
         self._meta = meta
         self._queues = queues
+        self._timeline = timeline
         self._waiters = waiters
         self._open: dict[bytes, OperationRow] = {}
-        self._slices: dict[str, Callable[[OperationRow, int, Changes], bytes | None]] = {
+        self._slices: dict[str, Callable[[OperationRow, list[_Row], int, Changes], None]] = {
             "purge": self._purge_slice,
             "redrive": self._redrive_slice,
             "forget": self._forget_slice,
@@ -74,15 +92,21 @@ class Operations:
         changes.promised = True
         row = queue.row
         dropped = queue.ready + row.scheduled
-        start = generation_prefix(READY, queue.number, row.generation)
-        self._begin(OperationRow("purge", queue.number, row.generation, start, start + _AFTER_GENERATION), changes)
+        ranges = [
+            (start, start + _AFTER_GENERATION)
+            for start in (generation_prefix(letter, queue.number, row.generation) for letter in (READY, FLOW))
+        ]
+        if row.scheduled:
+            # They wait among those of all other queues, which costs a walk over the timeline.
+            ranges.append((DUE + u64(self._timeline.floor), _TIMELINE_END))
+        for start, end in ranges:
+            self._begin(OperationRow("purge", queue.number, row.generation, start, end), changes)
         row.generation += 1
         row.pending = queue.running_count
         row.scheduled = 0
         row.purged_total += dropped
         for flow in queue.flows.values():
             flow.abandon()
-            flow.close(changes)
         queue.flows.clear()
         queue.suspects.clear()
         self._queues.touch(queue)
@@ -91,17 +115,16 @@ class Operations:
     def act_on_dead(self, kind: str, queues: list[Queue], now: int, changes: Changes) -> int:
         """Begin to redrive or forget all dead letters of *queues*; returns how many there are."""
         changes.promised = True
-        affected = 0
-        until = u64(self._meta.next_seq(changes))
-        for queue in queues:
-            if queue.row.dead:
-                prefix = dead_prefix(queue.number)
-                key = self._begin(OperationRow(kind, queue.number, 0, prefix, prefix + until), changes)
-                dead = queue.row.dead
-                # Most often one slice of one queue is all there is; the rest is for the ticks to come.
-                if not affected:
-                    self._step(key, now, changes)
-                affected += dead
+        affected = sum(queue.row.dead for queue in queues)
+        if affected:
+            until = u64(self._meta.next_seq(changes))
+            if len(queues) == 1:
+                prefix = dead_prefix(queues[0].number)
+                row = OperationRow(kind, queues[0].number, 0, prefix, prefix + until)
+            else:
+                row = OperationRow(kind, _ALL_QUEUES, 0, DEAD, dead_prefix(_QUEUE_NUMBER_MAX) + until)
+            # Most often one slice is all there is; the rest is for the ticks to come.
+            self._step(self._begin(row, changes), now, changes)
         return affected
 
     def act_on_ids(self, kind: str, ids: list[bytes], now: int, changes: Changes) -> int:
@@ -120,20 +143,20 @@ class Operations:
             if value is None:
                 raise WrongState(f"task {format_id(task_id)} is not in the dead letter")
             rows[place] = value
-        size = sum(len(value) for value in rows.values())
-        if size > IDS_BYTES_MAX and len(rows) > 1:
-            raise BatchTooLarge(f"{IDS_BYTES_MAX} bytes of tasks a request at most; got {size}")
+        size = sum(len(value) + _TASK_BYTES for value in rows.values())
+        if size > CHANGE_BYTES_MAX and len(rows) > 1:
+            raise BatchTooLarge(f"{CHANGE_BYTES_MAX} bytes of tasks a request at most; got {size}")
         changes.promised = True
         one = self._redrive if kind == "redrive" else self._forget
         for key, value in rows.items():
             one(key, value, now, changes)
         return len(rows)
 
-    def step(self, now: int, changes: Changes) -> None:
-        """Do one slice of the oldest operation."""
+    def step(self, now: int, changes: Changes) -> int:
+        """Do one slice of the oldest operation; returns how many bytes of tasks that may be."""
         for key in self._open:
-            self._step(key, now, changes)
-            return
+            return self._step(key, now, changes)
+        return 0
 
     def _begin(self, row: OperationRow, changes: Changes) -> bytes:
         key = OPERATION + u64(self._meta.next_seq(changes))
@@ -141,40 +164,49 @@ class Operations:
         changes.writes[key] = encode_row(row)
         return key
 
-    def _step(self, key: bytes, now: int, changes: Changes) -> None:
+    def _step(self, key: bytes, now: int, changes: Changes) -> int:
         row = self._open[key]
-        cursor = self._slices[row.kind](row, now, changes)
-        if cursor is None:
+        start = row.cursor
+        if start.startswith(DUE):
+            # What came due meanwhile is gone: a seek from before the floor would walk over it.
+            start = max(start, DUE + u64(self._timeline.floor))
+        rows = within(changes.scan(start, row.until, SLICE_ROWS, SLICE_BYTES), SLICE_BYTES)
+        if not rows:
             del self._open[key]
             changes.writes[key] = None
-        else:
-            self._open[key] = moved = OperationRow(row.kind, row.queue, row.generation, cursor, row.until)
-            changes.writes[key] = encode_row(moved)
+            return 0
+        self._slices[row.kind](row, rows, now, changes)
+        self._open[key] = moved = msgspec.structs.replace(row, cursor=rows[-1][0] + b"\0")
+        changes.writes[key] = encode_row(moved)
+        return sum(len(value) for _, value in rows)
 
-    def _purge_slice(self, operation: OperationRow, now: int, changes: Changes) -> bytes | None:
-        rows = changes.scan(operation.cursor, operation.until, SLICE_ROWS, SLICE_BYTES)
+    def _purge_slice(self, operation: OperationRow, rows: list[_Row], now: int, changes: Changes) -> None:
         queue = self._queues.numbered(operation.queue)
         for key, value in rows:
-            task_id = id_in(value)
-            running = queue.running.get(task_id)
-            if running is not None and running.key == key:
+            if key.startswith(FLOW):
+                changes.writes[key] = None
                 continue
+            if key.startswith(DUE):
+                number, generation, encoded = split_scheduled(value)
+                if number != queue.number or generation > operation.generation:
+                    continue
+                task_id = id_in(encoded)
+            else:
+                task_id = id_in(value)
+                running = queue.running.get(task_id)
+                if running is not None and running.key == key:
+                    continue
             changes.writes[key] = None
             changes.writes[TASK + task_id] = None
             self._waiters.tell(TaskResult(task_id, TaskState.CANCELLED, Timestamp(now)), changes)
-        return rows[-1][0] + b"\0" if rows else None
 
-    def _redrive_slice(self, operation: OperationRow, now: int, changes: Changes) -> bytes | None:
-        rows = changes.scan(operation.cursor, operation.until, SLICE_ROWS, SLICE_BYTES)
-        for key, value in rows:
+    def _redrive_slice(self, operation: OperationRow, rows: list[_Row], now: int, changes: Changes) -> None:
+        for key, value in _older(rows, operation):
             self._redrive(key, value, now, changes)
-        return rows[-1][0] + b"\0" if rows else None
 
-    def _forget_slice(self, operation: OperationRow, now: int, changes: Changes) -> bytes | None:
-        rows = changes.scan(operation.cursor, operation.until, SLICE_ROWS, SLICE_BYTES)
-        for key, value in rows:
+    def _forget_slice(self, operation: OperationRow, rows: list[_Row], now: int, changes: Changes) -> None:
+        for key, value in _older(rows, operation):
             self._forget(key, value, now, changes)
-        return rows[-1][0] + b"\0" if rows else None
 
     def _redrive(self, key: bytes, value: bytes, now: int, changes: Changes) -> None:
         queue = self._queues.numbered(queue_of_dead(key))
@@ -193,3 +225,9 @@ class Operations:
         queue.row.dead -= 1
         queue.row.purged_total += 1
         self._queues.touch(queue)
+
+
+def _older(rows: list[_Row], operation: OperationRow) -> list[_Row]:
+    """Return the dead letters that were there when *operation* was asked for."""
+    until = seq_of(operation.until)
+    return [row for row in rows if seq_of(row[0]) < until]

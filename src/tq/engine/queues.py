@@ -25,7 +25,9 @@ from tq.engine.rows import (
     encode_names,
     encode_row,
     flow_of,
+    names_key,
     queue_key,
+    queue_of_names,
 )
 
 NAMES_MAX = 10_000
@@ -33,6 +35,10 @@ NAMES_MAX = 10_000
 
 class Lanes(Protocol):
     """Who wants to know that a flow has something to hand out."""
+
+    def serves(self, name: str) -> bool:
+        """Tell whether it hands out tasks of this name."""
+        ...
 
     def wake(self, flow: Flow) -> None:
         """*flow* has tasks to hand out."""
@@ -80,6 +86,10 @@ class Queue:
         """How many tasks wait to be handed out."""
         return self.row.pending - self.running_count
 
+    def serves(self, name: str) -> bool:
+        """Tell whether some worker has a handler for tasks of this name."""
+        return any(lane.serves(name) for lane in self.lanes)
+
     def set_aside(self, task: QueuedTask) -> None:
         """Keep a suspect apart from its flow, to be handed out alone."""
         self.suspects.append(task)
@@ -103,7 +113,7 @@ class Queue:
                 )
             number = self._by_name[name] = len(self.names)
             self.names.append(name)
-            changes.writes[queue_key(NAMES, self.number)] = encode_names(self.names)
+            changes.writes[names_key(self.number, number)] = encode_names([name])
         return number
 
     def wake(self, flow: Flow) -> None:
@@ -217,15 +227,13 @@ class Queues:
         flow_id = FlowId(queue.number, queue.row.generation, PRIORITY_MAX - spec.priority, name)
         return self.flow(queue, flow_id, seq, changes)
 
-    def take_up(self, flow_key: bytes, floor: int) -> Flow | None:
-        """Return the flow of a row found at a restart, or None if its queue was purged since."""
+    def take_up(self, flow_key: bytes, floor: int) -> None:
+        """Take up the flow of a row found at a restart, unless its queue was purged since."""
         flow_id = flow_of(flow_key)
         queue = self._by_number[flow_id.queue]
-        if flow_id.generation != queue.row.generation:
-            return None
-        flow = queue.flows[flow_id] = Flow(flow_id, queue, self._budget)
-        flow.reopen(floor)
-        return flow
+        if flow_id.generation == queue.row.generation:
+            flow = queue.flows[flow_id] = Flow(flow_id, queue, self._budget)
+            flow.reopen(floor)
 
     def flow_under_lease(self, flow_id: FlowId) -> Flow:
         """Return the flow that a task restored under a lease came from, live or not."""
@@ -240,10 +248,12 @@ class Queues:
 
     def restore(self, reader: Reader) -> None:
         """Read all queues."""
+        names: dict[int, list[str]] = {}
+        for key, value in all_rows(reader, NAMES):
+            names.setdefault(queue_of_names(key), []).extend(decode_names(value))
         for key, value in all_rows(reader, QUEUE):
             number = int.from_bytes(key[1:], "big")
-            names = reader.get(queue_key(NAMES, number))
-            known = decode_names(names) if names else []
+            known = names.get(number, [])
             self._add(Queue(number, decode_queue(value), known, self._running, self.with_suspects))
 
     def _check_room_for_queues(self, names: set[str]) -> None:

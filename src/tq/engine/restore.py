@@ -15,11 +15,10 @@ from tq.engine.settle import Settler
 from tq.engine.workers import Workers
 
 
-def restore_flows(queues: Queues, reader: Reader, changes: Changes) -> None:
-    """Take up every flow that has a row."""
+def restore_flows(queues: Queues, reader: Reader) -> None:
+    """Take up every flow that has a row, but those of which a purge will remove it."""
     for key, value in all_rows(reader, FLOW):
-        if queues.take_up(key, int.from_bytes(value, "big")) is None:
-            changes.writes[key] = None
+        queues.take_up(key, int.from_bytes(value, "big"))
 
 
 def restore_leases(

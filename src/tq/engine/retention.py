@@ -77,12 +77,13 @@ class Retention:
         """Return when `expire` has something to do next."""
         return self._frames_next if self._next is None else min(self._next, self._frames_next)
 
-    def expire(self, now: int, changes: Changes) -> None:
-        """Forget a slice of the ids whose time is over, and of old frame answers."""
+    def expire(self, now: int, changes: Changes) -> int:
+        """Forget a slice of the ids whose time is over, and of old frame answers; it writes no tasks, so 0 bytes."""
         if self._next is not None and self._next <= now:
             self._expire_ids(now, changes)
         if self._frames_next <= now:
             self._expire_frames(now, changes)
+        return 0
 
     def _expire_ids(self, now: int, changes: Changes) -> None:
         rows = changes.scan(EXPIRY + u64(self._floor), EXPIRY + u64(now + 1), _SLICE_ROWS, _SLICE_BYTES)

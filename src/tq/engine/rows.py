@@ -9,7 +9,7 @@
     F | frame id                     -> the answer that an enqueue frame got
     H | flow                         -> the floor: no row of the flow has a lower seq, but those under a lease
     Q | queue                        -> name, settings, counters, generation
-    N | queue                        -> the task names it has seen, by number
+    N | queue | first                -> the task names it has seen, numbered from first on
     P | session                      -> a worker: the hash of its secret, what it said of itself
     O | seq                          -> an operation under way, and where it stands
     M | name                         -> epoch, clock, sequence and floors
@@ -31,7 +31,8 @@ from tq.core.outcome import TaskResult
 from tq.core.task import RECORD_FORMAT, TaskRecord, TaskSpec
 from tq.core.worker import WorkerInfo
 
-ROWS_FORMAT = 1
+# 2: a row for each new task name of a queue; before, all were in one row, without a first number.
+ROWS_FORMAT = 2
 
 READY, TASK, LEASE, DUE, DEAD, EXPIRY, FRAME = b"R", b"I", b"L", b"D", b"X", b"Z", b"F"
 FLOW, QUEUE, NAMES, WORKER, OPERATION, META = b"H", b"Q", b"N", b"P", b"O", b"M"
@@ -243,8 +244,18 @@ decode_names = msgspec.msgpack.Decoder(list[str]).decode
 
 
 def queue_key(letter: bytes, queue: int) -> bytes:
-    """Return the key of a queue's row (letter `QUEUE`) or of its names (`NAMES`)."""
+    """Return the key of a queue's row (letter `QUEUE`), or the start of those of its names (`NAMES`)."""
     return letter + queue.to_bytes(4, "big")
+
+
+def names_key(queue: int, first: int) -> bytes:
+    """Return the key of the names of a queue that are numbered from *first* on."""
+    return queue_key(NAMES, queue) + first.to_bytes(2, "big")
+
+
+def queue_of_names(key: bytes) -> int:
+    """Return the queue number in the key of names."""
+    return int.from_bytes(key[1:5], "big")
 
 
 class WorkerRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -261,8 +272,9 @@ decode_worker = msgspec.msgpack.Decoder(WorkerRow).decode
 class OperationRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An act too large for one change; ``cursor`` is the key after the last one dealt with.
 
-    ``kind`` is ``purge`` (ready rows of an old generation), ``redrive`` or ``forget``
-    (dead letters up to ``until``).
+    ``kind`` is ``purge`` (rows up to a generation of a queue: one operation each for the
+    ready rows, the flows and the timeline), ``redrive`` or ``forget`` (dead letters older
+    than the seq at the end of ``until``; of queue 0: those of all queues).
     """
 
     kind: str

@@ -11,15 +11,15 @@ told, to who waits or to who asks, and must not be undone by a crash.
 
 from collections.abc import Callable
 
-from tq.core.errors import ErrorCode, InvalidArgument
+from tq.core.errors import ErrorCode
 from tq.core.lifecycle import DeadReason, Step, TaskState, after
 from tq.core.outcome import TaskFailure, TaskResult
 from tq.core.retry import BACKOFF_MS_MAX, backoff
 from tq.core.task import TaskRecord
 from tq.core.times import Timestamp
-from tq.engine.changes import Changes
-from tq.engine.commands import FailedAttempt, Settle
-from tq.engine.flows import QueuedTask
+from tq.engine.changes import CHANGE_BYTES_MAX, Changes
+from tq.engine.commands import FailedAttempt, Settle, Settled
+from tq.engine.flows import Flow, QueuedTask
 from tq.engine.leases import Leases
 from tq.engine.meta import Meta
 from tq.engine.queues import Queue, Queues
@@ -40,6 +40,11 @@ from tq.engine.waiters import Waiters
 from tq.engine.workers import WorkerSession
 
 SETTLES_MAX = 1_000
+# What an outcome writes besides result, record and texts: 130 bytes of keys, 110 of what is kept of an end.
+_OUTCOME_BYTES = 256
+# The row of its queue, written once a batch; the queue's name comes to it.
+_QUEUE_BYTES = 160
+_CHARACTER_BYTES_MAX = 4
 
 
 class Settler:
@@ -68,41 +73,58 @@ class Settler:
         self._payload_bytes_max = payload_bytes_max
         self._dead_retention_ms = dead_retention_ms
 
-    def apply(self, command: Settle, worker: WorkerSession, now: int, changes: Changes) -> list[tuple[int, int]]:
-        """Settle outcomes; returns the (token, index) pairs that are not the worker's, which change nothing.
-
-        Raises:
-            InvalidArgument: Too many outcomes for one change; nothing was written.
-        """
-        if len(command.done) + len(command.failed) > SETTLES_MAX:
-            raise InvalidArgument(
-                f"{SETTLES_MAX} outcomes a frame at most; got {len(command.done) + len(command.failed)}"
-            )
+    def apply(self, command: Settle, worker: WorkerSession, now: int, changes: Changes) -> Settled:
+        """Settle outcomes, in their order, as many as the batch has room for: the first of a batch in any case."""
         changes.promised = True
         lost: list[tuple[int, int]] = []
         find, session = self._leases.find, command.session
-        for token, index, result in command.done:
+        done = command.done[:SETTLES_MAX]
+        failures = command.failed[: SETTLES_MAX - len(done)]
+        payload_bytes_max = self._payload_bytes_max
+        used = changes.settled_bytes
+        flow: Flow | None = None
+        each = count = 0
+        for token, index, result in done:
             task = find(session, token, index)
             if task is None:
                 lost.append((token, index))
+                count += 1
                 continue
+            size = each
+            if task.flow is not flow:
+                flow = task.flow
+                each = _OUTCOME_BYTES + len(flow.name) * _CHARACTER_BYTES_MAX + len(task.spec.queue)
+                size = each + _QUEUE_BYTES + len(task.spec.queue)
+            if result is not None:
+                size += len(result)
+                if len(result) > payload_bytes_max:
+                    size = _OUTCOME_BYTES + _QUEUE_BYTES + len(task.record)
+            if used and used + size > CHANGE_BYTES_MAX:
+                break
+            used += size
+            count += 1
             worker.drop(task)
-            if result is not None and len(result) > self._payload_bytes_max:
-                failure = TaskFailure(
-                    ErrorCode.PAYLOAD_TOO_LARGE.value,
-                    f"the result has {len(result)} bytes; the limit is {self._payload_bytes_max}",
-                )
-                self._bury(task, DeadReason.REJECTED, failure, now, changes)
-            else:
+            if result is None or len(result) <= payload_bytes_max:
                 self._complete(task, result, now, changes)
-        for failed in command.failed:
-            task = find(session, failed.token, failed.index)
-            if task is None:
-                lost.append((failed.token, failed.index))
             else:
+                self._refuse_result(task, result, now, changes)
+        else:
+            for failed in failures:
+                task = find(session, failed.token, failed.index)
+                if task is None:
+                    lost.append((failed.token, failed.index))
+                    count += 1
+                    continue
+                failure = failed.failure.bounded()
+                size = _OUTCOME_BYTES + _QUEUE_BYTES + len(task.record) + failure.text_bytes
+                if used and used + size > CHANGE_BYTES_MAX:
+                    break
+                used += size
+                count += 1
                 worker.drop(task)
-                self._fail(task, failed, now, changes)
-        return lost
+                self._fail(task, failed, failure, now, changes)
+        changes.settled_bytes = used
+        return Settled(lost, _after(command, count))
 
     def release(self, tasks: list[QueuedTask], now: int, changes: Changes) -> None:
         """Put unstarted *tasks* back to their old places, unharmed."""
@@ -175,6 +197,13 @@ class Settler:
             changes,
         )
 
+    def _refuse_result(self, task: QueuedTask, result: bytes, now: int, changes: Changes) -> None:
+        failure = TaskFailure(
+            ErrorCode.PAYLOAD_TOO_LARGE.value,
+            f"the result has {len(result)} bytes; the limit is {self._payload_bytes_max}",
+        )
+        self._bury(task, DeadReason.REJECTED, failure, now, changes)
+
     def _complete(self, task: QueuedTask, result: bytes | None, now: int, changes: Changes) -> None:
         self._leave(task, changes)
         row = task.flow.queue.row
@@ -196,23 +225,23 @@ class Settler:
         )
         self._keep(task, outcome, changes)
 
-    def _fail(self, task: QueuedTask, failed: FailedAttempt, now: int, changes: Changes) -> None:
+    def _fail(self, task: QueuedTask, failed: FailedAttempt, failure: TaskFailure, now: int, changes: Changes) -> None:
         attempts = task.attempts + 1
         task.flow.queue.row.failed_total += 1
         if failed.reject:
             task.attempts = attempts
-            self._bury(task, DeadReason.REJECTED, failed.failure, now, changes)
+            self._bury(task, DeadReason.REJECTED, failure, now, changes)
             return
         if attempts >= task.spec.retry.max_attempts:
             task.attempts = attempts
-            self._bury(task, DeadReason.ATTEMPTS, failed.failure, now, changes)
+            self._bury(task, DeadReason.ATTEMPTS, failure, now, changes)
             return
         wait_ms = failed.retry_after_ms
         if wait_ms is None:
             wait_ms = backoff(task.spec.retry, attempts, self._draw())
         record = decode_record(task.record)
         record.attempts = attempts
-        record.last_failure = failed.failure
+        record.last_failure = failure
         self._leave(task, changes)
         due = now + min(max(wait_ms, 0), BACKOFF_MS_MAX)
         self._timeline.add(record, task.flow.queue, due, changes)
@@ -264,3 +293,11 @@ class Settler:
         else:
             changes.writes[TASK + task.id] = None
         self._waiters.tell(outcome, changes)
+
+
+def _after(command: Settle, count: int) -> Settle | None:
+    """Return what is left of *command* after its first *count* outcomes."""
+    done = len(command.done)
+    if count >= done + len(command.failed):
+        return None
+    return Settle(command.session, command.done[count:], command.failed[max(0, count - done) :])

@@ -7,7 +7,7 @@ and nothing of it is in memory before.  Invariant: no due row lies before the fl
 
 from tq.core.task import TaskRecord
 from tq.core.times import Timestamp
-from tq.engine.changes import Changes, Reader
+from tq.engine.changes import Changes, Reader, within
 from tq.engine.meta import Meta, read_floor
 from tq.engine.queues import Queue
 from tq.engine.rows import (
@@ -39,6 +39,11 @@ class Timeline:
         self._floor = read_floor(reader, b"due")
         self._look_ahead(reader)
 
+    @property
+    def floor(self) -> int:
+        """The instant before which nothing waits."""
+        return self._floor
+
     def add(self, record: TaskRecord, queue: Queue, due: int, changes: Changes) -> Timestamp:
         """Let *record* wait until *due*; returns the instant it will be due."""
         # The floor only passes instants that are over: a due time before it is over too.
@@ -52,10 +57,10 @@ class Timeline:
         return Timestamp(due)
 
     def take_due(self, now: int, limit: int, bytes_max: int, changes: Changes) -> list[tuple[bytes, bytes]]:
-        """Remove and return the rows that are due, earliest first."""
+        """Remove and return the rows that are due, earliest first, up to *bytes_max*; the first in any case."""
         if self.next_due is None or self.next_due > now:
             return []
-        rows = changes.scan(DUE + u64(self._floor), DUE + u64(now + 1), limit, bytes_max)
+        rows = within(changes.scan(DUE + u64(self._floor), DUE + u64(now + 1), limit, bytes_max), bytes_max)
         for key, _ in rows:
             changes.writes[key] = None
         if rows:

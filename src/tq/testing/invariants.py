@@ -71,7 +71,9 @@ class Rows:
             _fail(f"rows of unknown kinds: {by_letter.keys() - known}")
         self._by_letter = by_letter
         self.queues = {_number(key[1:]): r.decode_queue(value) for key, value in self.of(r.QUEUE).items()}
-        self.names = {_number(key[1:]): r.decode_names(value) for key, value in self.of(r.NAMES).items()}
+        self.names: dict[int, list[str]] = {}
+        for key, value in sorted(self.of(r.NAMES).items()):
+            self.names.setdefault(r.queue_of_names(key), []).extend(r.decode_names(value))
         self.ready = {key: r.decode_record(value) for key, value in self.of(r.READY).items()}
         self.due = {key: r.split_scheduled(value) for key, value in self.of(r.DUE).items()}
         self.dead = {key: r.decode_dead(value) for key, value in self.of(r.DEAD).items()}
@@ -89,7 +91,7 @@ class Rows:
         return self._by_letter.get(letter, {})
 
     def live(self, key: bytes) -> bool:
-        """Tell whether a ready row is of the present generation of its queue."""
+        """Tell whether a ready row or a floor is of the present generation of its queue."""
         flow = r.flow_of(key)
         return flow.generation == self.queues[flow.queue].generation
 
@@ -183,20 +185,26 @@ def _ready_rows(rows: Rows) -> None:
             _fail(f"{_shown(key)}: the id is not where it should be")
         _points_back(rows, key, record.id)
         if not rows.live(key) and key not in rows.leased:
-            purges = [o for o in rows.operations.values() if o.kind == "purge" and o.cursor <= key < o.until]
-            if not purges:
-                _fail(f"{_shown(key)}: of a purged generation, and no purge will remove it")
+            _is_being_purged(rows, key, r.flow_of(key).queue, r.flow_of(key).generation)
+
+
+def _is_being_purged(rows: Rows, key: bytes, queue: int, generation: int) -> None:
+    purges = [o for o in rows.operations.values() if o.kind == "purge" and o.queue == queue]
+    if not any(o.generation >= generation and o.cursor <= key < o.until for o in purges):
+        _fail(f"{_shown(key)}: of a purged generation, and no purge will remove it")
 
 
 def _due_rows(rows: Rows) -> None:
-    """No task waits where the timeline no longer looks."""
+    """No task waits where the timeline no longer looks, and what a purge has dropped will be removed."""
     floor = rows.meta.get(b"due", 0)
-    for key, (queue, _, encoded) in rows.due.items():
+    for key, (queue, generation, encoded) in rows.due.items():
         if queue not in rows.queues:
             _fail(f"{_shown(key)}: of a queue that does not exist")
         if r.due_of(key) < floor:
             _fail(f"{_shown(key)}: before the floor {floor} of the timeline")
         _points_back(rows, key, r.id_in(encoded))
+        if generation != rows.queues[queue].generation:
+            _is_being_purged(rows, key, queue, generation)
 
 
 def _dead_letters(rows: Rows) -> None:
@@ -301,7 +309,7 @@ def _numbers(rows: Rows) -> None:
     if wrong:
         _fail(f"frame ids that are none: {wrong}")
     for key, operation in rows.operations.items():
-        if operation.queue not in rows.queues:
+        if operation.queue and operation.queue not in rows.queues:
             _fail(f"{_shown(key)}: on a queue that does not exist")
 
 
@@ -335,8 +343,11 @@ def _running(rows: Rows, engine: Engine) -> None:
 def _flows_in_memory(rows: Rows, engine: Engine) -> None:
     """The flows in memory are those with a row, and know their floor."""
     flows = {r.FLOW + flow_id.pack(): flow for queue in engine._queues.all() for flow_id, flow in queue.flows.items()}
-    if flows.keys() != rows.floors.keys():
+    live = {key for key in rows.floors if rows.live(key)}
+    if flows.keys() != live:
         _fail("the flows in memory are not those with a row")
+    for key in rows.floors.keys() - live:
+        _is_being_purged(rows, key, r.flow_of(key).queue, r.flow_of(key).generation)
     for key, flow in flows.items():
         floor = rows.floors[key]
         if flow._floor_written != floor:
