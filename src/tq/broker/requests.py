@@ -99,7 +99,7 @@ def _release(host: Answering, session: Session, message: messages.Release, now: 
 def _heartbeat(
     host: Answering, session: Session, message: messages.Heartbeat, now: int, changes: Changes
 ) -> messages.Ok:
-    host.engine.apply(commands.Beat(_worker(session), message.blocked_by), now, changes)
+    host.engine.apply(commands.Beat(_worker(session), message.progress, message.blocked_by), now, changes)
     return messages.Ok()
 
 

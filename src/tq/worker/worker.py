@@ -146,7 +146,7 @@ class Worker:
             draw=self._draw,
         )
         await dispatcher.start(link)
-        pulse = Pulse()
+        pulse = Pulse(dispatcher.begun)
         steady = [asyncio.create_task(link.run()), asyncio.create_task(_tick(pulse, dispatcher, link))]
         self._keeper.start(pulse, self._identity)
         try:
