@@ -21,7 +21,7 @@ from tq.app.registry import Registry
 from tq.client.dialer import Dialer
 from tq.core.errors import ConfigError
 from tq.core.worker import WorkerInfo
-from tq.protocol.messages import Goodbye, Ping, Subscribe
+from tq.protocol.messages import Ping, Subscribe
 from tq.worker.dispatcher import Dispatcher
 from tq.worker.executor import Executor
 from tq.worker.identity import Identity
@@ -185,7 +185,7 @@ class Worker:
         try:
             async with asyncio.timeout(_QUICK_S):
                 await dispatcher.until(lambda: holdings.is_empty)
-                await link.ask(Goodbye())
+                await link.leave()
         except TimeoutError:
             pass
         if holdings.unsettled:
