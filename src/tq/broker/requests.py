@@ -105,7 +105,6 @@ def _heartbeat(
 
 def _goodbye(host: Answering, session: Session, message: messages.Goodbye, now: int, changes: Changes) -> messages.Ok:
     host.engine.apply(commands.Leave(_worker(session)), now, changes)
-    session.worker = None
     return messages.Ok()
 
 
@@ -182,7 +181,7 @@ def _stats(host: Answering, session: Session, message: messages.GetStats, now: i
 
 def _worker(session: Session) -> bytes:
     if session.worker is None:
-        raise SessionUnknown("this connection speaks for no worker session any more")
+        raise SessionUnknown("this connection speaks for no worker session")
     return session.worker
 
 
