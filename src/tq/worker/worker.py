@@ -20,6 +20,7 @@ from tq import __version__
 from tq.app.registry import Registry
 from tq.client.dialer import Dialer
 from tq.core.errors import ConfigError
+from tq.core.ids import format_id
 from tq.core.worker import WorkerInfo
 from tq.protocol.messages import Ping, Subscribe
 from tq.worker.dispatcher import Dispatcher
@@ -128,7 +129,9 @@ class Worker:
         """Work until asked to stop (in a burst: until the queues are empty), then leave in good order.
 
         A burst does not wait for tasks that are scheduled, retries among them, nor for what
-        other workers run.  Without a broker the worker waits for one.
+        other workers run.  Without a broker the worker waits for one.  Cancelling it is
+        leaving at once: what runs is stopped and handed on; cancelled once more, it does not
+        even wait for that.
 
         Raises:
             BrokerError: The broker refuses the queues.
@@ -151,13 +154,10 @@ class Worker:
         self._keeper.start(pulse, self._identity)
         try:
             await self._until_time_to_leave(steady, dispatcher, link)
-            await self._leave(dispatcher, link)
+            await self._drain(dispatcher)
         finally:
-            for task in steady:
-                task.cancel()
-            await asyncio.wait(steady)
-            await self._keeper.stop()
-            await self._pool.stop()
+            # A task of its own: a cancellation that ended this one must not reach into its time limit.
+            await asyncio.create_task(self._end(steady, dispatcher, link))
 
     async def _until_time_to_leave(self, steady: list[asyncio.Task[None]], dispatcher: Dispatcher, link: Link) -> None:
         """Wait for the end of the work; raise what ended the link or the ticking, which otherwise go on."""
@@ -173,14 +173,31 @@ class Worker:
         for task in ended:
             task.result()
 
-    async def _leave(self, dispatcher: Dispatcher, link: Link) -> None:
-        holdings = dispatcher.holdings
+    async def _drain(self, dispatcher: Dispatcher) -> None:
+        """Take nothing more, and wait for what runs, as long as the drain may take."""
         dispatcher.leave()
         try:
             async with asyncio.timeout(self._drain_timeout_s) as self._patience:
-                await dispatcher.until(lambda: holdings.is_empty)
+                await dispatcher.until(lambda: dispatcher.holdings.is_empty)
         except TimeoutError:
             pass
+        finally:
+            self._patience = None
+
+    async def _end(self, steady: list[asyncio.Task[None]], dispatcher: Dispatcher, link: Link) -> None:
+        """Stop what still runs, settle, say goodbye, and end all that was started."""
+        try:
+            await self._leave_at_once(dispatcher, link)
+        finally:
+            for task in steady:
+                task.cancel()
+            await asyncio.wait(steady)
+            await self._keeper.stop()
+            await self._pool.stop()
+
+    async def _leave_at_once(self, dispatcher: Dispatcher, link: Link) -> None:
+        holdings = dispatcher.holdings
+        dispatcher.leave()
         dispatcher.stop_running()
         try:
             async with asyncio.timeout(_QUICK_S):
@@ -188,6 +205,12 @@ class Worker:
                 await link.leave()
         except TimeoutError:
             pass
+        for work in holdings.running:
+            _log.error(
+                "task %s %s does not end when it is told to; it is left behind, and runs again when its lease is over",
+                work.plan.name,
+                format_id(work.task.id),
+            )
         if holdings.unsettled:
             _log.error(
                 "left without a broker to take the outcomes of %d tasks: they will run again",

@@ -62,12 +62,15 @@ class ProcessPool:
             ConfigError: A child cannot be started, or cannot import the app.
         """
         self._finished = finished
-        children = [await self._spawn() for _ in range(self._concurrency)]
-        await asyncio.wait([child.ready for child in children])
-        failures = [error for child in children if (error := child.ready.exception()) is not None]
-        if failures:
+        try:
+            children = [await self._spawn() for _ in range(self._concurrency)]
+            await asyncio.wait([child.ready for child in children])
+            failures = [error for child in children if (error := child.ready.exception()) is not None]
+            if failures:
+                raise failures[0]
+        except BaseException:  # a cancellation, too, leaves no child behind
             await self.stop()
-            raise failures[0]
+            raise
         self._seats = [asyncio.create_task(self._keep_seat(child)) for child in children]
 
     def run(self, work: Assignment) -> None:
@@ -155,9 +158,11 @@ class ProcessPool:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable, "-c", _BOOTSTRAP, _ROOT, self._app, stdin=theirs.fileno()
                 )
-            except OSError as error:
+            except BaseException as error:
                 ours.close()
-                raise ConfigError(f"a child process cannot be started: {error}") from error
+                if isinstance(error, OSError):
+                    raise ConfigError(f"a child process cannot be started: {error}") from error
+                raise
         child = _Child(process, is_idle=self._is_idle, finished=self._finished)
         self._children.add(child)
         await asyncio.get_running_loop().create_unix_connection(lambda: child, sock=ours)
@@ -183,6 +188,8 @@ class _Child(asyncio.Protocol):
         self.work: Assignment | None = None
         self.has_started = False
         self.ready: asyncio.Future[None] = loop.create_future()
+        # Nobody asks any more for the failure of a child that was starting while the pool ended.
+        self.ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
         self.closed: asyncio.Future[None] = loop.create_future()
         self._is_idle = is_idle
         self._finished = finished
