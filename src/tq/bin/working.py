@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
@@ -24,6 +25,9 @@ _log = logging.getLogger("tq.worker")
 _ASYNC_CONCURRENCY = 100
 _THREAD_CONCURRENCY = 8
 
+# For what handlers have left on the loop, once the worker has left; each was cancelled before.
+_EXIT_S = 3.0
+
 
 class Exit(IntEnum):
     """How the process ends; `tq.bin.worker` tells users."""
@@ -42,7 +46,10 @@ def work(settings: WorkerSettings) -> Exit:
     # What the app says while it is imported is logged like the rest.
     app = find_app(settings.app, App, Path.cwd())
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_run(settings, app))
+        code = runner.run(_run(settings, app))
+        guard = _exit_within(_EXIT_S, code, runner.get_loop())
+    guard.cancel()
+    return code
 
 
 def served(settings: WorkerSettings, app: App) -> ServedQueues:
@@ -97,6 +104,21 @@ async def _run(settings: WorkerSettings, app: App) -> Exit:
         _log.error("the broker refuses this worker: %s (%s)", error, error.code.value)
         return Exit.FAILED
     return Exit.OK
+
+
+def _exit_within(seconds: float, code: Exit, loop: asyncio.AbstractEventLoop) -> threading.Timer:
+    """End the process by force if *loop* cannot be closed by then: a handler is deaf to its cancellation."""
+
+    def exit_now() -> None:
+        left = sorted(task.get_name() for task in asyncio.all_tasks(loop))
+        _log.error("ending the process by force: %s did not end", ", ".join(left) or "a thread of the loop's executor")
+        logging.shutdown()
+        os._exit(code)
+
+    guard = threading.Timer(seconds, exit_now)
+    guard.daemon = True
+    guard.start()
+    return guard
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:
