@@ -42,7 +42,7 @@ def work(settings: WorkerSettings) -> Exit:
     Raises:
         UsageError: There is no such app, or its tasks contradict each other.
     """
-    logs.configure(settings.log_level, settings.log_format, filters=[_OfTask()])
+    log_as(settings.log_level, settings.log_format)
     # What the app says while it is imported is logged like the rest.
     app = find_app(settings.app, App, Path.cwd())
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -50,6 +50,11 @@ def work(settings: WorkerSettings) -> Exit:
         guard = _exit_within(_EXIT_S, code, runner.get_loop())
     guard.cancel()
     return code
+
+
+def log_as(level: str, form: str) -> None:
+    """Log what is at least *level* as *form*, with the task it was said in; child processes call it too."""
+    logs.configure(level, form, filters=[_OfTask()])
 
 
 def served(settings: WorkerSettings, app: App) -> ServedQueues:
@@ -87,6 +92,7 @@ async def _run(settings: WorkerSettings, app: App) -> Exit:
         burst=settings.burst,
         name=settings.name,
         drain_timeout_s=settings.drain_ms / 1_000,
+        child_logs=[f"{log_as.__module__}:{log_as.__name__}", settings.log_level, settings.log_format],
         app=settings.app if ":" in settings.app else f"{settings.app}:{ATTRIBUTE_DEFAULT}",
     )
     _stop_on_signals(worker.request_stop)

@@ -56,6 +56,8 @@ class Worker:
     how many tasks to hold besides (None: about 50 ms of work).  ``burst``: end when the
     queues are empty.  ``drain_timeout_s``: how long a stop waits for what runs.  ``app`` is where
     child processes import the app from, ``module:name``; the process pool needs it.
+    ``child_logs`` is what sets up their logging, ``module:function`` and its arguments;
+    without it they log text, at the level of this process.
 
     ``draw``, ``entropy`` and ``keeper`` are chance and heartbeats, to be replaced in a
     simulation; time is the running loop's.
@@ -75,6 +77,7 @@ class Worker:
         name: str | None = None,
         drain_timeout_s: float = 30.0,
         app: str | None = None,
+        child_logs: Sequence[str] = (),
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         draw: Callable[[], float] = random.random,
         keeper: Keeper | None = None,
@@ -90,7 +93,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
         self._executor = Executor(registry, self._name)
-        self._pool = self._make_pool(pool, concurrency, app)
+        self._pool = self._make_pool(pool, concurrency, app, child_logs)
         self._concurrency, self._prefetch = concurrency, prefetch
         self._info = WorkerInfo(
             self._name,
@@ -103,7 +106,7 @@ class Worker:
         )
         registry.check()
 
-    def _make_pool(self, pool: str, concurrency: int, app: str | None) -> Pool:
+    def _make_pool(self, pool: str, concurrency: int, app: str | None, child_logs: Sequence[str]) -> Pool:
         match pool:
             case "async":
                 return AsyncPool(self._executor, concurrency)
@@ -112,7 +115,7 @@ class Worker:
             case "process":
                 if app is None:
                     raise ConfigError("the process pool needs to know where to import the app from, module:name")
-                return ProcessPool(self._executor, concurrency, app, self._name)
+                return ProcessPool(self._executor, concurrency, app, self._name, child_logs)
             case _:
                 raise ConfigError(f"a pool is one of {', '.join(POOLS)}; got {pool!r}")
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -42,13 +42,14 @@ _ROOT = str(Path(tq.__file__).parent.parent)
 
 
 class ProcessPool:
-    """*concurrency* children, which import *app* (``module:name``)."""
+    """*concurrency* children, which import *app* (``module:name``) and log as *logs* says (see `pipe.Setup`)."""
 
-    def __init__(self, executor: Executor, concurrency: int, app: str, worker: str) -> None:
+    def __init__(self, executor: Executor, concurrency: int, app: str, worker: str, logs: Sequence[str] = ()) -> None:
         self._executor = executor
         self._concurrency = concurrency
         self._app = app
         self._worker = worker
+        self._logs = list(logs)
         self._children: set[_Child] = set()
         self._idle: list[_Child] = []
         self._waiting: deque[Assignment] = deque()
@@ -168,7 +169,7 @@ class ProcessPool:
         await asyncio.get_running_loop().create_unix_connection(lambda: child, sock=ours)
         if self._is_stopping:
             child.close()
-        setup = Setup(self._app, self._worker, sys.path, logging.getLogger().getEffectiveLevel())
+        setup = Setup(self._app, self._worker, sys.path, logging.getLogger().getEffectiveLevel(), self._logs)
         child.send(Kind.SETUP, 0, encode(setup))
         return child
 
