@@ -573,6 +573,25 @@ async def test_what_the_broker_says_is_lost_at_the_reconnection_is_stopped() -> 
         assert not rig.broker.failed
 
 
+async def test_an_outcome_that_is_lost_at_the_reconnection_is_told_to_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with running(quick=quick) as rig:
+        rig.broker.holds.add(Settle)
+        rig.broker.deliver(5, record("quick"), record("quick"))
+        await rig.broker.until(lambda: (5, 1) in rig.broker.done)
+        rig.broker.holds.clear()
+        rig.broker.said.clear()
+
+        rig.broker.lost = [(5, 0)]
+        rig.broker.cut()
+        await rig.broker.until(lambda: (5, 1) in rig.broker.done)
+
+        assert (5, 0) not in rig.broker.done
+        assert "1 outcomes came too late" in caplog.text
+
+
 async def test_waiting_for_a_condition_ends_when_a_turn_makes_it_true() -> None:
     gate = Gate()
     async with running(gate=gate.__call__) as rig:

@@ -138,8 +138,7 @@ class Dispatcher:
     def settled(self, correlation: int, settled: Settled) -> None:
         """Forget outcomes that are durable, or came too late."""
         self.holdings.settled(correlation)
-        if settled.lost:
-            _log.info("%d outcomes came too late: their leases had been lost", len(settled.lost))
+        self._too_late(len(settled.lost))
         self._turn_soon()
 
     def refused(self, correlation: int, error: BrokerError) -> None:
@@ -313,9 +312,16 @@ class Dispatcher:
             self._link.notify(Release(names))
 
     def _lose(self, names: list[tuple[int, int]]) -> None:
-        for work in self.holdings.lose(names):
+        to_stop, outcomes = self.holdings.lose(names)
+        self._too_late(outcomes)
+        for work in to_stop:
             _log.info("task %s %s: its lease is lost; it is stopped", work.plan.name, format_id(work.task.id))
             self._stop(work, Stop.LOST)
+
+    @staticmethod
+    def _too_late(outcomes: int) -> None:
+        if outcomes:
+            _log.info("%d outcomes came too late: their leases had been lost", outcomes)
 
     def _stop(self, work: Assignment, why: Stop) -> None:
         if work.stop is not None:
