@@ -188,6 +188,24 @@ def test_a_blocked_loop_is_named_and_keeps_its_leases(fleet: Fleet) -> None:
     until(lambda: not fleet.app.client.workers()[0].blocked_by)
 
 
+def test_what_waits_behind_a_blocked_loop_runs_elsewhere_and_what_blocks_it_runs_once(fleet: Fleet) -> None:
+    fleet.broker(**LEASE)
+    fleet.worker(name="blocked", concurrency=1, prefetch=20)
+    # A kind that has ended once is not marked before it runs.
+    assert fleet.bind(handlers.blocks).enqueue("first", 0.0).result(timeout=20) == "first"
+
+    handle = fleet.bind(handlers.blocks).enqueue("b", 6.0)
+    behind = fleet.bind(handlers.echo).enqueue_many([(f"e{number}",) for number in range(5)])
+    until(lambda: fleet.executions("b"))
+    fleet.worker(name="other")
+
+    assert [each.result(timeout=20) for each in behind] == [f"e{number}" for number in range(5)]
+    assert handle.status().state is TaskState.RUNNING
+    assert handle.result(timeout=20) == "b"
+    assert [fleet.executions(f"e{number}") for number in range(5)] == [1] * 5
+    assert (fleet.executions("b"), handle.status().losses) == (1, 0)
+
+
 def test_a_process_that_hangs_whole_loses_its_leases(fleet: Fleet) -> None:
     fleet.broker(**LEASE)
     hung = fleet.worker(name="hung")

@@ -215,10 +215,11 @@ def test_a_second_signal_makes_a_worker_leave_at_once(shop: Shop) -> None:
     assert shown["state"] in {"ready", "scheduled", "dead"}
 
 
-def test_a_worker_logs_which_task_speaks(shop: Shop) -> None:
+@pytest.mark.parametrize("pool", ["async", "thread", "process"])
+def test_a_worker_logs_which_task_speaks(shop: Shop, pool: str) -> None:
     task_id = shop.enqueue("sleep", 0, queue="slow")
 
-    words = ["-A", "shop", "-l", "info", "--log-format", "json"]
+    words = ["-A", "shop", "-P", pool, "-l", "info", "--log-format", "json"]
     with started("worker", *words, folder=shop.folder, TQ_URL=shop.url) as worker:
         wait_for(worker, "sleeping")
         worker.stop()

@@ -43,6 +43,20 @@ def test_a_worker_that_is_told_to_stop_ends_what_runs_and_hands_the_rest_back(
     assert (fleet.executions("g"), running.status().losses) == (1, 0)
 
 
+def test_a_handler_that_does_not_heed_its_cancellation_does_not_keep_the_process(fleet: Fleet) -> None:
+    fleet.broker()
+    worker = fleet.worker(drain_ms=100)
+    handle = fleet.bind(handlers.hangs_deaf).enqueue()
+    until(lambda: handle.status().started)
+
+    began = time.monotonic()
+    assert worker.terminate() == 0
+
+    assert time.monotonic() - began < 12
+    assert "task hangs_deaf" in worker.log
+    assert "ending the process by force: hangs_deaf did not end" in worker.log
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_worker_that_is_told_twice_leaves_at_once_and_its_task_is_tried_elsewhere(fleet: Fleet, pool: str) -> None:
     fleet.broker()

@@ -13,6 +13,7 @@ from tq.core.outcome import TaskFailure
 from tq.core.task import TaskSpec
 from tq.core.worker import WorkerInfo
 from tq.engine.changes import CHANGE_BYTES_MAX
+from tq.engine.rows import WORKER, key_end
 from tq.engine.workers import SENT_BYTES_MAX, WINDOW_TASKS_MAX
 from tq.protocol import messages
 from tq.protocol.codec import encode_message
@@ -799,6 +800,21 @@ async def test_figures_add_up() -> None:
     assert stats.ready + stats.running + stats.scheduled == 4
     assert (stats.connections, stats.workers, stats.queues) == (2, 1, 1)
     assert stats.clock_ms >= START_MS
+
+
+async def test_a_worker_that_is_gone_is_forgotten_by_a_broker_that_hears_of_nobody() -> None:
+    store = MemoryStore()
+    bench = await Bench(store).start()
+    worker = await bench.worker()
+    worker.session.connection_lost(None)
+    await settle()
+    rows = [len(store.scan(WORKER, key_end(WORKER), 10))]
+
+    bench.pass_time(11_000)
+    await settle()
+
+    rows.append(len(store.scan(WORKER, key_end(WORKER), 10)))
+    assert rows == [1, 0]
 
 
 async def test_an_outcome_right_before_the_end_of_a_workers_connection_counts() -> None:

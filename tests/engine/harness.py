@@ -119,6 +119,7 @@ class Driver:
         self.last: Changes
         self._draw = draw
         self._made = 0
+        self._turns: dict[bytes, int] = {}
         self.restart()
 
     # ------------------------------------------------------------------ batches
@@ -232,6 +233,11 @@ class Driver:
         info = WorkerInfo(name, "host", 1, "async", 1, list(tasks))
         return self.do(c.Register(name.encode().ljust(16, b"_"), SECRET, info, held))
 
+    def beat(self, session: bytes, blocked_by: str | None = None, *, turns: bool = True, dispatch: bool = True) -> None:
+        """Send a heartbeat, before which the worker's loop has turned, or has not."""
+        self._turns[session] = self._turns.get(session, 0) + turns
+        self.do(c.Beat(session, self._turns[session], blocked_by), dispatch=dispatch)
+
     def take(self, session: bytes) -> list[Held]:
         """Return what *session* got since last asked."""
         return self.inbox.pop(session, [])
@@ -265,7 +271,7 @@ class Driver:
         self.now += self.settings.lease_ms
         for worker in self.do(c.ListWorkers(), dispatch=False):
             if worker.session not in sessions:
-                self.do(c.Beat(worker.session, None), dispatch=False)
+                self.beat(worker.session, dispatch=False)
         self.tick()
 
     # ------------------------------------------------------------------ time

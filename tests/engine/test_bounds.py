@@ -68,7 +68,7 @@ def dead_are_redriven(driver: Driver, worker: bytes, ids: list[bytes]) -> None:
 def dead_are_forgotten(driver: Driver, worker: bytes, ids: list[bytes]) -> None:
     fail_all(driver, worker, reject=True)
     driver.now += driver.settings.dead_retention_ms + 2_000
-    driver.do(c.Beat(worker, None))
+    driver.do(c.Beat(worker, driver.now, None))
     driver.tick()
     assert driver.queue().dead == 0
 
@@ -99,7 +99,7 @@ def waiting_are_cancelled(driver: Driver, worker: bytes, ids: list[bytes]) -> No
 def results_are_kept_and_expire(driver: Driver, worker: bytes, ids: list[bytes]) -> None:
     driver.complete(worker, *driver.take(worker), result=bytes(Random(1).randint(0, 5_000)))
     driver.now += 4_000_000
-    driver.do(c.Beat(worker, None))
+    driver.do(c.Beat(worker, driver.now, None))
     driver.tick()
     assert driver.get(ids[0]) is None
 

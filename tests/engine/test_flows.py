@@ -186,7 +186,7 @@ def test_an_idle_flow_is_swept_and_opened_again() -> None:
 
     for _ in range(13):
         driver.now += 5_000
-        driver.do(c.Beat(worker, None))
+        driver.beat(worker)
         driver.tick()
     assert driver.rows.of(r.FLOW) == {}
 
@@ -201,7 +201,7 @@ def test_a_flow_whose_tasks_all_run_is_not_swept() -> None:
     worker = driver.worker()
     (held,) = driver.take(worker)
 
-    driver.do(c.Beat(worker, None))
+    driver.beat(worker)
     driver.now += 9_000
     driver.engine._next_sweep = 0
     driver.tick()

@@ -174,7 +174,7 @@ def test_a_started_task_is_lost_when_its_time_and_the_grace_are_over() -> None:
 
     while driver.now + 1_000 < deadline:
         driver.now += 1_000
-        driver.do(c.Beat(worker, None))
+        driver.beat(worker)
         driver.tick()
         assert driver.state(held.id) == "running"
     driver.tick(1_000)
@@ -183,19 +183,44 @@ def test_a_started_task_is_lost_when_its_time_and_the_grace_are_over() -> None:
     assert driver.view(held.id).losses == 1
 
 
-def test_a_task_that_has_not_started_has_no_deadline() -> None:
+def test_what_has_not_started_goes_back_unharmed_when_the_time_of_its_delivery_is_over() -> None:
     driver = Driver()
-    driver.enqueue(timeout_ms=1)
-    worker = driver.worker()
-    (held,) = driver.take(worker)
+    driver.enqueue(2, timeout_ms=3_000, dispatch=False)
+    worker = driver.worker(window=2)
+    held = driver.take(worker)
+    driver.do(c.SetWindow(worker, 0, 0))
+    deadline = driver.now + 3_000 + driver.settings.grace_ms
 
-    for _ in range(10):
-        driver.now += 5_000
-        driver.do(c.Beat(worker, None))
+    driver.now += 5_000
+    driver.start(worker, held[0])
+    while driver.now + 1_000 < deadline:
+        driver.now += 1_000
+        driver.beat(worker)
         driver.tick()
+        assert [driver.state(each.id) for each in held] == ["running"] * 2
+    driver.tick(1_000)
 
-    assert driver.state(held.id) == "running"
-    assert driver.lost == {}
+    assert [driver.state(each.id) for each in held] == ["running", "ready"]
+    assert driver.lost == {worker: [held[1].place]}
+    assert (driver.view(held[1].id).losses, driver.view(held[1].id).attempts) == (0, 0)
+
+
+def test_after_a_restart_a_delivery_has_fresh_time() -> None:
+    driver = Driver()
+    driver.enqueue(timeout_ms=3_000)
+    (held,) = driver.take(driver.worker(window=1))
+    driver.tick(driver.settings.lease_ms - 1)
+
+    driver.restart()
+    worker = driver.worker(window=0, held=[(held.token, [held.index], [])])
+    seen = []
+    for _ in range(2):
+        driver.now += (3_000 + driver.settings.grace_ms) // 2
+        driver.beat(worker)
+        driver.tick()
+        seen.append(driver.state(held.id))
+
+    assert seen == ["running", "ready"]
 
 
 def test_deadlines_of_settled_tasks_do_not_pile_up() -> None:

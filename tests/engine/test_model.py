@@ -54,7 +54,7 @@ PICKS = st.integers(0, 0xFFFF).map(Pick)
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """A task as the model knows it; ``order`` is its place in the line, ``place`` its lease.
+    """A task as the model knows it; ``order`` is its place in the line, ``place`` its lease, over at ``back_at``.
 
     ``abandoned``: how many workers died while it waited there, as far as the engine remembers it.
     """
@@ -74,6 +74,7 @@ class Known:
     purged: bool = False
     expires: int = 0
     abandoned: int = 0
+    back_at: int = 0
 
     @property
     def may_be_suspect(self) -> bool:
@@ -120,6 +121,13 @@ class Model:
         else:
             del self.tasks[task.id]
 
+    def date(self, token: int, now: int) -> None:
+        """A delivery has its time from *now*."""
+        delivery = [task for task in self.of("running") if task.place[0] == token]
+        for task in delivery:
+            timeout_ms = max(each.spec.timeout_ms for each in delivery)
+            self.put(task, back_at=now + timeout_ms + SETTINGS.grace_ms)
+
     def back(self, task: Known) -> None:
         """A task comes back to its place in the line, or is gone with its purged queue."""
         if task.purged:
@@ -156,6 +164,8 @@ class Model:
         for task in self.of("running"):
             if task.started and task.started + task.spec.timeout_ms + SETTINGS.grace_ms <= now:
                 self.lose(task, now)
+            elif not task.started and task.back_at <= now:
+                self.back(task)
         for session in [each for each in self.sessions if seen[each] + SETTINGS.lease_ms <= now]:
             for task in self.held(session):
                 self.lose(task, now)
@@ -249,6 +259,7 @@ class EngineMachine(RuleBasedStateMachine):
             ]
             for each in held:
                 self.handed_out(delivery.session, each)
+            self.model.date(delivery.token, self.now)
             if self.workers[delivery.session].connected:
                 self.workers[delivery.session].held += held
         for revocation in changes.revocations:
@@ -331,7 +342,8 @@ class EngineMachine(RuleBasedStateMachine):
             result_ttl_ms=pick.choice([0, 3_000, 30_000]),
             max_losses=pick.choice([1, 2]),
             retry=RetryPolicy(max_attempts=pick.choice([1, 2, 3]), backoff_ms=backoff_ms),
-            timeout_ms=5_000,
+            # Shorter and longer than the lease of a silent worker.
+            timeout_ms=pick.choice([5_000, 20_000]),
         )
 
     def send(self, frame: c.Enqueue) -> None:
@@ -612,7 +624,7 @@ class EngineMachine(RuleBasedStateMachine):
         """Let time pass, in which *sessions* are heard of, and then all happen that it brings."""
         self.now += ms
         for session in sessions:
-            self.run(c.Beat(session, None), dispatch=False)
+            self.run(c.Beat(session, self.now, None), dispatch=False)
             self.seen[session] = self.now
             self.settle_batch()
         self.model.pass_time(self.now, self.seen)
@@ -671,6 +683,8 @@ class EngineMachine(RuleBasedStateMachine):
         self.seen = dict.fromkeys(self.model.sessions, self.now)
         for task in self.model.of("running"):
             self.model.put(task, started=self.now if task.started else 0)
+        for token in {task.place[0] for task in self.model.of("running")}:
+            self.model.date(token, self.now)
         self.start()
         for worker in [*self.workers.values()] if pick.yes() else []:
             self.reconnect(worker)

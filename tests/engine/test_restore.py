@@ -29,7 +29,7 @@ def test_a_started_task_keeps_a_deadline_after_a_restart() -> None:
     driver.worker(held=[(held.token, [held.index], [held.index])])
     for _ in range(14):
         driver.now += 5_000
-        driver.do(c.Beat(worker, None))
+        driver.beat(worker)
         driver.tick()
 
     assert driver.lost == {worker: [held.place]}

@@ -44,7 +44,7 @@ def test_a_session_is_not_taken_over_without_its_secret() -> None:
         c.SetWindow(SESSION, 1, 1),
         c.MarkStarted(SESSION, []),
         c.Release(SESSION, []),
-        c.Beat(SESSION, None),
+        c.Beat(SESSION, 1, None),
         c.Leave(SESSION),
         c.Settle(SESSION, [], []),
     ],
@@ -70,7 +70,7 @@ def test_a_silent_worker_is_forgotten_and_its_tasks_go_to_others() -> None:
     assert driver.lost == {worker: [each.place for each in held]}
     assert [view.session for view in driver.do(c.ListWorkers())] == [other]
     assert driver.last.writes == {}
-    driver.refused(c.Beat(worker, None), SessionUnknown)
+    driver.refused(c.Beat(worker, 1, None), SessionUnknown)
 
 
 @pytest.mark.parametrize("sign", ["beat", "started", "settle"])
@@ -84,7 +84,7 @@ def test_what_a_worker_says_keeps_it_alive(sign: str) -> None:
         driver.now += driver.settings.lease_ms - 1
         match sign:
             case "beat":
-                driver.do(c.Beat(worker, "t"))
+                driver.beat(worker, "t")
             case "started":
                 driver.start(worker, each)
             case _:
@@ -93,6 +93,85 @@ def test_what_a_worker_says_keeps_it_alive(sign: str) -> None:
 
     (view,) = driver.do(c.ListWorkers())
     assert (view.session, view.seen_at) == (worker, driver.now)
+
+
+def stall(driver: Driver, worker: bytes) -> None:
+    """Let the loop of *worker* stand still, while its heartbeats come, until it is taken for stalled."""
+    driver.beat(worker)
+    driver.beat(worker, turns=False)
+    for _ in range(driver.settings.lease_ms // 2_000):
+        driver.now += 2_000
+        for view in driver.do(c.ListWorkers(), dispatch=False):
+            driver.beat(view.session, turns=view.session != worker)
+        driver.tick()
+
+
+def test_a_worker_whose_loop_does_not_turn_gives_up_what_it_has_not_started() -> None:
+    driver = Driver()
+    driver.enqueue(3, dispatch=False)
+    worker = driver.worker(window=3)
+    held = driver.take(worker)
+    driver.start(worker, held[0])
+
+    stall(driver, worker)
+
+    assert [driver.state(each.id) for each in held] == ["running", "ready", "ready"]
+    assert driver.lost == {worker: [each.place for each in held[1:]]}
+    assert [driver.view(each.id).losses for each in held] == [0, 0, 0]
+    assert driver.complete(worker, held[0]) == []
+
+
+def test_a_worker_whose_loop_turns_in_time_keeps_all() -> None:
+    driver = Driver()
+    driver.enqueue(3, dispatch=False)
+    worker = driver.worker(window=3)
+    held = driver.take(worker)
+    driver.beat(worker)
+
+    for _ in range(3):
+        driver.beat(worker, turns=False)
+        driver.now += driver.settings.lease_ms - 1
+        driver.beat(worker, turns=False)
+        driver.tick()
+        driver.beat(worker)
+
+    assert [driver.state(each.id) for each in held] == ["running"] * 3
+
+
+@pytest.mark.parametrize("sign", ["a heartbeat", "a new connection"])
+def test_a_stalled_worker_gets_nothing_until_its_loop_turns(sign: str) -> None:
+    driver = Driver()
+    worker = driver.worker()
+    stall(driver, worker)
+
+    driver.enqueue(1)
+    before = driver.take(worker)
+    if sign == "a heartbeat":
+        driver.beat(worker)
+    else:
+        driver.worker()
+
+    assert (before, len(driver.take(worker))) == ([], 1)
+
+
+def test_a_stalled_worker_is_not_the_one_that_is_emptied_for_a_suspect() -> None:
+    driver = Driver()
+    (suspect_id,) = driver.enqueue(1, max_losses=9)
+    killed = driver.worker("killed")
+    driver.start(killed, *driver.take(killed))
+    stalled, healthy = driver.worker("stalled"), driver.worker("healthy", window=2)
+    stall(driver, stalled)
+    driver.enqueue(9)
+    first, second = driver.take(healthy)
+
+    driver.now += driver.settings.lease_ms
+    driver.beat(healthy)
+    driver.beat(stalled, turns=False)
+    driver.tick()
+    driver.complete(healthy, first)
+    driver.complete(healthy, second)
+
+    assert [held.id for held in driver.take(healthy)] == [suspect_id]
 
 
 def test_a_lease_hangs_on_heartbeats_and_not_on_the_connection() -> None:
@@ -147,7 +226,7 @@ def test_a_worker_back_in_time_stops_the_taking_back_of_the_rest(monkeypatch: py
     taken = driver.lost[worker]
     assert 0 < len(taken) < 6
     driver.do(c.SetWindow(worker, 0, 0), dispatch=False)
-    driver.do(c.Beat(worker, None))
+    driver.beat(worker)
     driver.tick()
 
     kept = [each for each in held if each.place not in taken]
@@ -201,7 +280,7 @@ def test_a_worker_is_shown_with_what_it_does() -> None:
     driver.enqueue(3, queue="a")
     worker = driver.worker(queues=("a", "b"))
     driver.start(worker, *driver.take(worker)[:2])
-    driver.do(c.Beat(worker, "slow_one"))
+    driver.beat(worker, "slow_one")
 
     (view,) = driver.do(c.ListWorkers())
 

@@ -66,7 +66,9 @@ class Gate:
 
 
 class Rig:
-    """The parts, named."""
+    """The parts, named; ``connecting`` is the link's run."""
+
+    connecting: asyncio.Task[None]
 
     def __init__(
         self,
@@ -118,13 +120,13 @@ async def running(
     """A rig, connected; the keywords are its handlers."""
     rig = Rig(functions, concurrency=concurrency, prefetch=prefetch, queues=queues)
     await rig.dispatcher.start(rig.link)
-    connecting = asyncio.create_task(rig.link.run())
+    rig.connecting = asyncio.create_task(rig.link.run())
     await rig.broker.until(lambda: rig.link.is_open)
     try:
         yield rig
     finally:
-        connecting.cancel()
-        await asyncio.wait([connecting])
+        rig.connecting.cancel()
+        await asyncio.wait([rig.connecting])
         rig.dispatcher.stop_running()
         await rig.turns()
         await rig.pool.stop()

@@ -3,7 +3,10 @@
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from typing import TypeVar
 
 import pytest
 
@@ -14,9 +17,17 @@ from tq.core.outcome import Retry
 from tq.protocol.messages import Deliver, Hello, Release, Revoke, Settle, Settled, Started, Window
 from tq.worker.prefetch import PREFETCH_BYTES
 
+T = TypeVar("T")
+
 
 async def quick(x: int = 0) -> int:
     return x
+
+
+def in_a_thread(function: Callable[[], T]) -> T:
+    """Call *function* in another thread, and wait for it without letting the loop turn."""
+    with ThreadPoolExecutor() as pool:
+        return pool.submit(function).result()
 
 
 async def test_what_is_delivered_is_run_and_settled() -> None:
@@ -79,6 +90,41 @@ async def test_a_kind_that_has_not_ended_here_yet_is_marked_before_it_runs() -> 
 
         assert rig.broker.of(Started) == [Started([(5, 0), (5, 1)])]
         assert marked_when_it_ran[0] == 1
+
+
+async def test_what_blocks_the_loop_in_its_first_step_is_known_as_begun_to_who_asks_from_outside() -> None:
+    begun: list[list[tuple[int, int]]] = []
+
+    async def work(blocks: bool) -> None:
+        if blocks:
+            begun.append(in_a_thread(rig.dispatcher.begun))
+
+    async with running(work=work, concurrency=1) as rig:
+        rig.broker.deliver(5, record("work", False))
+        await rig.broker.until(lambda: (5, 0) in rig.broker.done)
+        rig.broker.deliver(6, record("work", True), record("work", False))
+        await rig.broker.until(lambda: (6, 1) in rig.broker.done)
+
+        assert begun == [[(6, 0)]]
+        assert rig.dispatcher.begun() == []
+
+
+async def test_what_waited_while_the_loop_stood_still_is_handed_back_and_not_run() -> None:
+    ran: list[str] = []
+
+    async def work(key: str, seconds: float) -> None:
+        ran.append(key)
+        rig.clock.advance(seconds)
+
+    async with running(work=work, concurrency=1, prefetch=5) as rig:
+        rig.broker.deliver(5, *(record("work", key, seconds) for key, seconds in (("a", 4.9), ("b", 5.1), ("c", 0.0))))
+        await rig.turns()
+        rig.tick()
+        rig.broker.deliver(6, record("work", "d", 0.0))
+        await rig.broker.until(lambda: (6, 0) in rig.broker.done)
+
+    assert ran == ["a", "b", "d"]
+    assert rig.broker.of(Release) == [Release([(5, 2)])]
 
 
 async def test_a_plain_function_runs_in_a_thread_beside_the_loop() -> None:
@@ -525,6 +571,25 @@ async def test_what_the_broker_says_is_lost_at_the_reconnection_is_stopped() -> 
 
         assert rig.dispatcher.holdings.is_empty
         assert not rig.broker.failed
+
+
+async def test_an_outcome_that_is_lost_at_the_reconnection_is_told_to_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with running(quick=quick) as rig:
+        rig.broker.holds.add(Settle)
+        rig.broker.deliver(5, record("quick"), record("quick"))
+        await rig.broker.until(lambda: (5, 1) in rig.broker.done)
+        rig.broker.holds.clear()
+        rig.broker.said.clear()
+
+        rig.broker.lost = [(5, 0)]
+        rig.broker.cut()
+        await rig.broker.until(lambda: (5, 1) in rig.broker.done)
+
+        assert (5, 0) not in rig.broker.done
+        assert "1 outcomes came too late" in caplog.text
 
 
 async def test_waiting_for_a_condition_ends_when_a_turn_makes_it_true() -> None:

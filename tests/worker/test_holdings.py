@@ -141,9 +141,9 @@ def test_a_lost_lease_takes_its_task_out_wherever_it_is() -> None:
     holdings, (finished, running, waiting, other) = holding(7, 4, running=2)
     holdings.finish(finished, b"r")
 
-    to_stop = holdings.lose([(7, 0), (7, 1), (7, 2), (99, 0)])
+    to_stop, dropped = holdings.lose([(7, 0), (7, 1), (7, 2), (99, 0)])
 
-    assert to_stop == [running]
+    assert (to_stop, dropped) == ([running], 1)
     assert not holdings.has_unsent
     assert holdings.unsettled_bytes == 0
     assert holdings.start(0.0) is other

@@ -12,7 +12,7 @@ import pytest
 from tests.worker.scripted import LIMITS, ScriptedBroker
 from tq.core.errors import BrokerUnavailable, SessionUnknown
 from tq.protocol.connection import ServerConnection
-from tq.protocol.messages import Heartbeat, Hello, Limits, Ok, Role, Welcome
+from tq.protocol.messages import Heartbeat, Hello, Limits, Ok, Role, Started, Welcome
 from tq.worker.identity import Identity
 from tq.worker.keeper import Conversation, Heartbeats, LoopKeeper, Pulse, ThreadKeeper, block_finder
 
@@ -102,9 +102,11 @@ async def test_whoever_keeps_the_loop_is_found_from_another_thread() -> None:
     assert all("threading.py" in place for _, place in filter(None, found))
 
 
-def converse(who: Identity | None = None, *, silent: bool = False) -> tuple[Conversation, ServerConnection]:
+def converse(
+    who: Identity | None = None, *, silent: bool = False, beats: Heartbeats | None = None
+) -> tuple[Conversation, ServerConnection]:
     who = who or identity()
-    conversation, server = Conversation(who, heartbeats(Pulse()), 100.0), ServerConnection()
+    conversation, server = Conversation(who, beats or heartbeats(Pulse()), 100.0), ServerConnection()
     (hello,) = [server.decode(frame) for frame in server.receive(conversation.start())]
     assert isinstance(hello.message, Hello)
     assert (hello.message.role, hello.message.session, hello.message.secret) == (Role.KEEPER, *who.credentials)
@@ -119,6 +121,27 @@ def beat(conversation: Conversation, server: ServerConnection, now: float) -> bo
     for request in requests:
         conversation.receive(bytes(server.reply(request.correlation, Ok())))
     return bool(requests)
+
+
+def test_what_a_loop_that_stands_still_has_begun_is_marked_before_the_heartbeat_that_says_so() -> None:
+    pulse = Pulse(lambda: [(5, 0), (5, 1)])
+    conversation, server = converse(beats=heartbeats(pulse))
+    said: list[list[object]] = []
+
+    for now, turns in ((100.0, 1), (102.0, 1), (104.0, 0), (106.0, 0), (108.0, 1)):
+        pulse.progress += turns
+        requests = [server.decode(frame) for frame in server.receive(conversation.due(now))]
+        conversation.receive(bytes(server.reply(requests[-1].correlation, Ok())))
+        said.append([request.message for request in requests])
+
+    marks = Started([(5, 0), (5, 1)])
+    assert said == [
+        [Heartbeat(1)],
+        [Heartbeat(2)],
+        [marks, Heartbeat(2)],
+        [marks, Heartbeat(2)],
+        [Heartbeat(3)],
+    ]
 
 
 def test_heartbeats_come_as_often_as_the_broker_asks() -> None:

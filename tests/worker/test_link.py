@@ -227,13 +227,32 @@ async def test_one_that_never_says_welcome_is_given_up() -> None:
 
 async def test_a_question_is_answered_also_by_the_end_of_the_connection() -> None:
     async with running(quick=quick) as rig:
-        answered = await rig.link.ask(Goodbye())
+        answered = await rig.link.ask(Ping())
         rig.broker.holds.add(Ping)
         asking = asyncio.create_task(rig.link.ask(Ping()))
-        await rig.broker.until(lambda: len(rig.broker.of(Ping)) == 1)
+        await rig.broker.until(lambda: len(rig.broker.of(Ping)) == 2)
         rig.broker.cut()
         cut_off = await asyncio.wait_for(asking, 10)
         rig.broker.is_absent = True
         closed = await rig.link.ask(Ping())
 
     assert (answered, cut_off, closed) == (True, False, False)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_who_said_goodbye_expects_the_end_of_the_connection_and_does_not_come_back(
+    answers: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(quick=quick) as rig:
+        if not answers:
+            rig.broker.holds.add(Goodbye)
+        leaving = asyncio.create_task(rig.link.leave())
+        await rig.broker.until(lambda: bool(rig.broker.of(Goodbye)))
+
+        rig.broker.cut()
+        await asyncio.wait_for(leaving, 10)
+        await rig.turns()
+
+        assert rig.connecting.done()
+        assert rig.broker.connections == 1
+    assert "trying again" not in caplog.text

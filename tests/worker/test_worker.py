@@ -138,6 +138,80 @@ async def test_a_second_request_does_not_wait_for_what_runs() -> None:
     assert broker.failed[5, 0].failure.type == "WorkerStopped"
 
 
+async def test_a_cancelled_worker_stops_what_runs_hands_back_the_rest_and_leaves() -> None:
+    broker, gate = ScriptedBroker(), Gate()
+    run = await connected(broker, worker_on(broker, gate=gate.__call__, concurrency=1))
+    broker.deliver(5, record("gate"), record("gate"))
+    await gate.until(lambda gate: gate.entered == 1)
+
+    run.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run.end()
+
+    assert gate.cancelled == 1
+    assert broker.failed[5, 0].failure.type == "WorkerStopped"
+    assert broker.of(Release) == [Release([(5, 1)])]
+    assert isinstance(broker.said[-1], Goodbye)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_worker_cancelled_again_waits_for_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    broker, gate = ScriptedBroker(), Gate()
+    gate.heeds_cancellation = False
+    run = await connected(broker, worker_on(broker, gate=gate.__call__))
+    broker.deliver(5, record("gate"))
+    await gate.until(lambda gate: gate.entered == 1)
+
+    run.task.cancel()
+    await gate.until(lambda gate: gate.cancelled == 1)
+    run.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run.end()
+    gate.open()
+    await run.turns()
+
+    assert not broker.of(Goodbye)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_what_does_not_heed_its_cancellation_is_named_and_left_behind(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tq.worker.worker._QUICK_S", 0.01)
+    broker, gate = ScriptedBroker(), Gate()
+    gate.heeds_cancellation = False
+    run = await connected(broker, worker_on(broker, gate=gate.__call__, drain_timeout_s=0.01))
+    broker.deliver(5, record("gate"))
+    await gate.until(lambda gate: gate.entered == 1)
+
+    run.worker.request_stop()
+    await run.end()
+    gate.open()
+    await run.turns()
+
+    assert gate.cancelled == 1
+    assert "task gate" in caplog.text
+    assert "left behind" in caplog.text
+
+
+async def test_a_third_request_to_stop_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker, gate = ScriptedBroker(), Gate()
+    gate.heeds_cancellation = False
+    run = await connected(broker, worker_on(broker, gate=gate.__call__))
+    broker.deliver(5, record("gate"))
+    await gate.until(lambda gate: gate.entered == 1)
+
+    run.worker.request_stop()
+    await run.turns()
+    run.worker.request_stop()
+    await gate.until(lambda gate: gate.cancelled == 1)
+    run.worker.request_stop()
+    gate.open()
+    await run.end()
+
+    assert broker.of(Goodbye)
+
+
 async def test_a_stop_before_the_broker_is_there_ends_the_worker() -> None:
     broker = ScriptedBroker()
     broker.is_absent = True

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
@@ -24,6 +25,9 @@ _log = logging.getLogger("tq.worker")
 _ASYNC_CONCURRENCY = 100
 _THREAD_CONCURRENCY = 8
 
+# For what handlers have left on the loop, once the worker has left; each was cancelled before.
+_EXIT_S = 3.0
+
 
 class Exit(IntEnum):
     """How the process ends; `tq.bin.worker` tells users."""
@@ -38,11 +42,19 @@ def work(settings: WorkerSettings) -> Exit:
     Raises:
         UsageError: There is no such app, or its tasks contradict each other.
     """
-    logs.configure(settings.log_level, settings.log_format, filters=[_OfTask()])
+    log_as(settings.log_level, settings.log_format)
     # What the app says while it is imported is logged like the rest.
     app = find_app(settings.app, App, Path.cwd())
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_run(settings, app))
+        code = runner.run(_run(settings, app))
+        guard = _exit_within(_EXIT_S, code, runner.get_loop())
+    guard.cancel()
+    return code
+
+
+def log_as(level: str, form: str) -> None:
+    """Log what is at least *level* as *form*, with the task it was said in; child processes call it too."""
+    logs.configure(level, form, filters=[_OfTask()])
 
 
 def served(settings: WorkerSettings, app: App) -> ServedQueues:
@@ -80,6 +92,7 @@ async def _run(settings: WorkerSettings, app: App) -> Exit:
         burst=settings.burst,
         name=settings.name,
         drain_timeout_s=settings.drain_ms / 1_000,
+        child_logs=[f"{log_as.__module__}:{log_as.__name__}", settings.log_level, settings.log_format],
         app=settings.app if ":" in settings.app else f"{settings.app}:{ATTRIBUTE_DEFAULT}",
     )
     _stop_on_signals(worker.request_stop)
@@ -97,6 +110,21 @@ async def _run(settings: WorkerSettings, app: App) -> Exit:
         _log.error("the broker refuses this worker: %s (%s)", error, error.code.value)
         return Exit.FAILED
     return Exit.OK
+
+
+def _exit_within(seconds: float, code: Exit, loop: asyncio.AbstractEventLoop) -> threading.Timer:
+    """End the process by force if *loop* cannot be closed by then: a handler is deaf to its cancellation."""
+
+    def exit_now() -> None:
+        left = sorted(task.get_name() for task in asyncio.all_tasks(loop))
+        _log.error("ending the process by force: %s did not end", ", ".join(left) or "a thread of the loop's executor")
+        logging.shutdown()
+        os._exit(code)
+
+    guard = threading.Timer(seconds, exit_now)
+    guard.daemon = True
+    guard.start()
+    return guard
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:

@@ -125,7 +125,7 @@ def _release(host: Answering, session: Session, message: messages.Release, now: 
 def _heartbeat(
     host: Answering, session: Session, message: messages.Heartbeat, now: int, changes: Changes
 ) -> messages.Ok:
-    host.engine.apply(commands.Beat(_worker(session), message.blocked_by), now, changes)
+    host.engine.apply(commands.Beat(_worker(session), message.progress, message.blocked_by), now, changes)
     return messages.Ok()
 
 
@@ -209,7 +209,7 @@ def _stats(host: Answering, session: Session, message: messages.GetStats, now: i
 
 def _worker(session: Session) -> bytes:
     if session.worker is None:
-        raise SessionUnknown("this connection speaks for no worker session any more")
+        raise SessionUnknown("this connection speaks for no worker session")
     return session.worker
 
 

@@ -110,9 +110,10 @@ class Release(Command[None], frozen=True, gc=False):
 
 
 class Beat(Command[None], frozen=True, gc=False):
-    """A worker process lives."""
+    """A worker process lives; its event loop has turned if *progress* is another than before."""
 
     session: bytes
+    progress: int
     blocked_by: str | None
 
 

@@ -302,7 +302,7 @@ class Dispatcher:
             # One that is less urgent than what waits in the line goes no sooner for being a suspect.
             if first is not None and (task.flow.rank, 0 if lane.id.weighted else task.seq) > first:
                 break
-            workers = [worker for worker in lane.workers if worker.connected and worker.window_tasks]
+            workers = [worker for worker in lane.workers if worker.takes]
             free = next((worker for worker in workers if worker.open and not worker.held_tasks), None)
             if free is None:
                 self._reserve([worker for worker in workers if not worker.isolating])

@@ -150,6 +150,7 @@ class Engine:
 
     def seal(self, now: int, changes: Changes) -> None:
         """Complete a batch before it is committed."""
+        self._leases.date_fresh(now)
         self._retention.write_noted(changes)
         self._queues.write_touched(changes)
         if changes.writes:
@@ -162,7 +163,7 @@ class Engine:
         times = (
             self._timeline.next_due,
             self._leases.next_deadline(),
-            self._workers.next_silence(),
+            self._workers.next_over(),
             self._retention.next_at(),
         )
         return min([time for time in times if time is not None] + [self._next_sweep])
@@ -242,9 +243,7 @@ class Engine:
         self._give_back(self._found(command, worker, changes), worker, now, changes)
 
     def _beat(self, command: commands.Beat, now: int, changes: Changes) -> None:
-        worker = self._workers.known(command.session)
-        worker.seen_at = now
-        worker.blocked_by = command.blocked_by
+        self._workers.known(command.session).beat(command.progress, command.blocked_by, now)
 
     def _disconnect(self, command: commands.Disconnect, now: int, changes: Changes) -> None:
         worker = self._workers.get(command.session)
@@ -372,12 +371,26 @@ class Engine:
         return size
 
     def _lose_leases(self, now: int, changes: Changes) -> int:
-        """Take back a slice of what is overdue and of what silent workers hold; returns how many bytes that were."""
+        """Take back a slice of what is overdue, what stalled workers have not started, and what silent ones hold.
+
+        Returns how many bytes that were.
+        """
         size = 0
+        overdue: dict[bytes, list[QueuedTask]] = {}
         for task in self._leases.overdue(now, _SLICE_BYTES):
             assert task.lease is not None, "an overdue task is under a lease"
             size += len(task.record)
-            self._lose([task], self._workers.known(task.lease.session), now, changes)
+            overdue.setdefault(task.lease.session, []).append(task)
+        for session, tasks in overdue.items():
+            holder = self._workers.known(session)
+            started = [task for task in tasks if task.started_at]
+            waiting = [task for task in tasks if not task.started_at]
+            self._lose(started, holder, now, changes)
+            self._revoke(waiting, holder, changes)
+            self._give_back(waiting, holder, now, changes)
+        for worker in self._workers.stuck(now):
+            worker.stalled = True
+            self._lose([task for task in self._held_by(worker) if not task.started_at], worker, now, changes)
         for worker in self._workers.silent(now):
             if size >= _SLICE_BYTES:
                 return size
@@ -437,9 +450,13 @@ class Engine:
         self._settler.release(tasks, now, changes)
 
     def _lose(self, tasks: list[QueuedTask], worker: WorkerSession, now: int, changes: Changes) -> None:
-        places = [(int(task.lease.token), task.index) for task in tasks if task.lease is not None]
+        self._revoke(tasks, worker, changes)
         for task in tasks:
             worker.drop(task)
         self._settler.lose(tasks, now, changes)
+
+    @staticmethod
+    def _revoke(tasks: list[QueuedTask], worker: WorkerSession, changes: Changes) -> None:
+        places = [(int(task.lease.token), task.index) for task in tasks if task.lease is not None]
         if places:
             changes.revocations.append(Revocation(worker.session, places))

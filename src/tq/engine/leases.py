@@ -3,6 +3,9 @@
 Invariant: a task has at most one live lease; ``running`` holds exactly the tasks under
 one.  A token is issued once, ever (`tq.core.lease`).  A lease row names every task still
 under the lease by its ready key, and is rewritten when one is handed back or starts.
+
+Each delivery has a deadline, by which what has not started goes back, and each started
+task one of its own.  They are kept in memory only: a restart gives fresh time.
 """
 
 from heapq import heapify, heappop, heappush
@@ -13,6 +16,8 @@ from tq.engine.flows import QueuedTask
 from tq.engine.rows import LEASE, LeaseRow, encode_row, u64
 
 _DEADLINES_SLACK = 1_000
+# Stands for a whole delivery where the index of a task does for one.
+_WHOLE = -1
 
 
 class Lease:
@@ -29,7 +34,7 @@ class Lease:
 
 
 class Leases:
-    """All live leases.  *grace_ms*: how long after its timeout a started task may still be settled."""
+    """All live leases.  *grace_ms*: how long after its timeout a task may still be settled."""
 
     def __init__(self, grace_ms: int) -> None:
         self._grace_ms = grace_ms
@@ -37,6 +42,7 @@ class Leases:
         self._by_token: dict[int, Lease] = {}
         self._next_token = Token(0)
         self._deadlines: list[tuple[int, int, int]] = []
+        self._fresh: list[Lease] = []
 
     def begin_epoch(self, epoch: int) -> None:
         """Issue tokens of *epoch* from now on."""
@@ -56,12 +62,14 @@ class Leases:
             flow = task.flow
             flow.held += 1
             flow.queue.running_count += 1
+        self._fresh.append(lease)
         self.write(lease, changes)
         return lease
 
     def restore(self, lease: Lease) -> None:
         """Take up a lease found at a restart; its tasks point to it already."""
         self._by_token[lease.token] = lease
+        self._fresh.append(lease)
         for task in lease.tasks:
             if task is not None:
                 self.running[task.id] = task
@@ -102,21 +110,28 @@ class Leases:
             leases[task.lease.token] = task.lease
         for lease in leases.values():
             self.write(lease, changes)
+
+    def date_fresh(self, now: int) -> None:
+        """Give the deliveries granted since the last call their deadlines, counted from *now*."""
+        for lease in self._fresh:
+            if lease.live:
+                timeout_ms = max(task.spec.timeout_ms for task in lease.tasks if task is not None)
+                heappush(self._deadlines, (now + timeout_ms + self._grace_ms, lease.token, _WHOLE))
+        self._fresh.clear()
         if len(self._deadlines) > 2 * len(self.running) + _DEADLINES_SLACK:
             # Most tasks settle long before their deadline: without this an hour of them would stay.
-            self._deadlines = [entry for entry in self._deadlines if self._task_at(entry[1], entry[2])]
+            self._deadlines = [entry for entry in self._deadlines if self._tasks_at(entry[1], entry[2])]
             heapify(self._deadlines)
 
     def overdue(self, now: int, bytes_max: int) -> list[QueuedTask]:
-        """Return started tasks whose deadline has passed, until their records reach *bytes_max*."""
+        """Return the tasks whose deadline has passed, until their records reach *bytes_max*."""
         found: list[QueuedTask] = []
         size = 0
         while self._deadlines and self._deadlines[0][0] <= now and size < bytes_max:
             _, token, index = heappop(self._deadlines)
-            task = self._task_at(token, index)
-            if task is not None:
-                found.append(task)
-                size += len(task.record)
+            tasks = self._tasks_at(token, index)
+            found += tasks
+            size += sum(len(task.record) for task in tasks)
         return found
 
     def next_deadline(self) -> int | None:
@@ -134,9 +149,15 @@ class Leases:
         deadline = task.started_at + task.spec.timeout_ms + self._grace_ms
         heappush(self._deadlines, (deadline, lease.token, task.index))
 
-    def _task_at(self, token: int, index: int) -> QueuedTask | None:
+    def _tasks_at(self, token: int, index: int) -> list[QueuedTask]:
+        """Return the tasks that a deadline is still for."""
         lease = self._by_token.get(token)
-        return lease.tasks[index] if lease else None
+        if lease is None:
+            return []
+        if index == _WHOLE:
+            return [task for task in lease.tasks if task is not None and not task.started_at]
+        task = lease.tasks[index]
+        return [] if task is None else [task]
 
     def _remove(self, task: QueuedTask, changes: Changes) -> Lease:
         lease = task.lease

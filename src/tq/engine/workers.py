@@ -1,7 +1,9 @@
 """Workers: who is connected, who is alive, how much each holds and wants.
 
 A worker is one start of one process: a random session and a secret, made by itself and
-kept over reconnects.  Its leases hang on its heartbeats, not on its connection.
+kept over reconnects.  Its leases hang on its heartbeats, not on its connection.  One whose
+heartbeats say for as long as a lease that its event loop does not turn is *stalled*: what
+it has not started is of more use elsewhere, and it gets nothing more until it turns again.
 Invariant: ``held_tasks`` and ``held_bytes`` count exactly the tasks under its leases.
 """
 
@@ -25,12 +27,14 @@ class WorkerSession:
     """One worker.
 
     ``isolating``: it holds a suspect alone; ``reserved``: it is being emptied for one;
-    ``reads``: what it was sent does not pile up; ``sent_bytes``: handed to it in this batch.
+    ``reads``: what it was sent does not pile up; ``sent_bytes``: handed to it in this batch;
+    ``stuck_at``: when a heartbeat first said that its loop had not turned since the one before.
     """
 
     __slots__ = (
-        "blocked_by", "connected", "held_bytes", "held_tasks", "info", "isolating", "names", "queues", "reads",
-        "registered_at", "reserved", "secret_hash", "seen_at", "sent_bytes", "session", "window_bytes", "window_tasks",
+        "blocked_by", "connected", "held_bytes", "held_tasks", "info", "isolating", "names", "progress", "queues",
+        "reads", "registered_at", "reserved", "secret_hash", "seen_at", "sent_bytes", "session", "stalled", "stuck_at",
+        "window_bytes", "window_tasks",
     )  # fmt: skip
 
     def __init__(self, session: bytes, row: WorkerRow, now: int) -> None:
@@ -51,6 +55,18 @@ class WorkerSession:
         self.reserved = False
         self.reads = True
         self.sent_bytes = 0
+        self.progress = -1
+        self.stuck_at: int | None = None
+        self.stalled = False
+
+    def beat(self, progress: int, blocked_by: str | None, now: int) -> None:
+        """Note a heartbeat, and whether its loop has turned since the last."""
+        self.seen_at = now
+        self.blocked_by = blocked_by
+        if progress != self.progress:
+            self.progress, self.stuck_at, self.stalled = progress, None, False
+        elif self.stuck_at is None:
+            self.stuck_at = now
 
     def hold(self, task: QueuedTask) -> None:
         """Count a task under its leases."""
@@ -65,10 +81,15 @@ class WorkerSession:
             self.isolating = False
 
     @property
+    def takes(self) -> bool:
+        """Whether it takes tasks, once it has room."""
+        return self.connected and self.window_tasks > 0 and not self.stalled
+
+    @property
     def open(self) -> bool:
         """Whether it may be given tasks now."""
         return (
-            self.connected
+            self.takes
             and self.reads
             and self.sent_bytes < SENT_BYTES_MAX
             and self.held_tasks < self.window_tasks
@@ -131,6 +152,8 @@ class Workers:
             changes.writes[WORKER + session] = encode_row(WorkerRow(secret_hash, info, worker.registered_at))
         worker.connected = worker.reads = True
         worker.seen_at = now
+        # Only its event loop registers.
+        worker.stuck_at, worker.stalled = None, False
         worker.window_tasks = 0
         return worker, resumed
 
@@ -148,11 +171,22 @@ class Workers:
         over = now - self._lease_ms
         return [worker for worker in self._by_session.values() if worker.seen_at <= over]
 
-    def next_silence(self) -> int | None:
-        """Return when the first lease will have run out, if no heartbeat comes."""
-        if not self._by_session:
-            return None
-        return min(worker.seen_at for worker in self._by_session.values()) + self._lease_ms
+    def stuck(self, now: int) -> list[WorkerSession]:
+        """Return the workers that are to be taken for stalled from now on."""
+        over = now - self._lease_ms
+        return [
+            worker
+            for worker in self._by_session.values()
+            if worker.stuck_at is not None and worker.stuck_at <= over and not worker.stalled
+        ]
+
+    def next_over(self) -> int | None:
+        """Return when the first of them will be silent or stuck for too long, if no heartbeat comes."""
+        since = [
+            worker.seen_at if worker.stuck_at is None or worker.stalled else min(worker.seen_at, worker.stuck_at)
+            for worker in self._by_session.values()
+        ]
+        return min(since) + self._lease_ms if since else None
 
     def remove(self, worker: WorkerSession, changes: Changes) -> None:
         """Forget a worker, which holds nothing any more."""

@@ -200,7 +200,7 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """These (token, index) tasks really run; what runs for less than a loop turn needs no mark."""
+    """These (token, index) tasks really run (a keeper says it of those whose loop has stopped turning)."""
 
     tasks: list[tuple[int, int]]
 
@@ -220,8 +220,8 @@ class Revoke(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The worker process lives.
 
-    ``progress`` grows with every turn of its event loop; ``blocked_by`` names the task
-    that has kept it from turning, once that has lasted over a second.
+    ``progress`` grows as long as its event loop turns; without that a worker keeps only what it has started.
+    ``blocked_by`` names the task that has kept it from turning, once that has lasted over a second.
     """
 
     progress: int
@@ -477,7 +477,7 @@ MESSAGES: dict[Type, Row] = {
     Type.DELIVER: Row(Deliver, None),
     Type.SETTLE: Row(Settle, _WORKER, Settled),
     Type.SETTLED: Row(Settled, None),
-    Type.STARTED: Row(Started, _WORKER),
+    Type.STARTED: Row(Started, _WORKER | _KEEPER),
     Type.RELEASE: Row(Release, _WORKER),
     Type.REVOKE: Row(Revoke, None),
     Type.HEARTBEAT: Row(Heartbeat, _KEEPER, Ok),

@@ -17,6 +17,11 @@ class SimulatedDialer:
         self._source = source
         self._brokers = list(brokers)
         self._next = 0
+        self._is_dead = False
+
+    def die(self) -> None:
+        """Connect no more: the process that dials is dead, whatever its code still does in this loop."""
+        self._is_dead = True
 
     async def connect(self, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
         """Connect to the first host that answers within three seconds.
@@ -24,6 +29,8 @@ class SimulatedDialer:
         Raises:
             BrokerUnavailable: None does.
         """
+        if self._is_dead:
+            raise BrokerUnavailable("the dead dial nobody")
         first = self._next
         self._next = (first + 1) % len(self._brokers)
         failures = []

@@ -200,11 +200,12 @@ class WorkerHost:
         self._tasks: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None]
         self._life: Life
+        self._dialer: SimulatedDialer
 
     def start(self) -> None:
         """Start a process: a new session."""
         self._world.note(f"{self.name} starts")
-        dialer = SimulatedDialer(self._world.network, self.name, [BROKER])
+        self._dialer = dialer = SimulatedDialer(self._world.network, self.name, [BROKER])
         self._life = Life(self.name, self.crash)
         self._worker = Worker(
             self._ledger.handlers(self._life),
@@ -233,6 +234,8 @@ class WorkerHost:
         self._world.note(f"{self.name} crashes")
         self._worker = None
         self._world.network.crash(self.name)
+        # A worker that is cancelled leaves in good order; one that is dead reaches nobody with it.
+        self._dialer.die()
         self._task.cancel()
         self._life.end()
         self._restart = asyncio.get_running_loop().call_later(_WORKER_RESTART_S, self.start)

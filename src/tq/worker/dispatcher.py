@@ -17,6 +17,7 @@ event loop.
 import asyncio
 import contextvars
 import logging
+import math
 from collections.abc import Callable
 
 from tq.core.errors import BrokerError, SessionUnknown
@@ -25,7 +26,7 @@ from tq.core.outcome import Retry
 from tq.protocol.messages import Deliver, Held, Release, Revoke, Settled, Started, Welcome, Window
 from tq.worker.assignment import Assignment, Failed, Outcome, Stage, Stop
 from tq.worker.executor import Executor, stopped
-from tq.worker.holdings import Holdings
+from tq.worker.holdings import Holdings, Name
 from tq.worker.link import Link
 from tq.worker.pools.pool import Pool
 from tq.worker.prefetch import HELD_UP_S, PREFETCH_BYTES, Prefetch
@@ -64,6 +65,8 @@ class Dispatcher:
         self._clock = clock
         self._is_leaving = False
         self._settle_again_at = 0.0
+        self._ticked_at = clock()
+        self._stands_still_s = math.inf
         self._ended = 0
         self._ended_started_sum = 0.0
         self._fresh: list[Assignment] = []
@@ -91,6 +94,8 @@ class Dispatcher:
     def opened(self, welcome: Welcome) -> None:
         """Stop what is lost, say how much to deliver, settle what has ended meanwhile."""
         self._executor.result_bytes_max = welcome.limits.payload_bytes_max
+        # A broker takes away what waits here when the loop has stood still for the time of a lease.
+        self._stands_still_s = welcome.limits.lease_ms / 2_000
         self._lose(welcome.lost)
         self._settle_again_at = 0.0
         self._prefetch.told = None
@@ -133,8 +138,7 @@ class Dispatcher:
     def settled(self, correlation: int, settled: Settled) -> None:
         """Forget outcomes that are durable, or came too late."""
         self.holdings.settled(correlation)
-        if settled.lost:
-            _log.info("%d outcomes came too late: their leases had been lost", len(settled.lost))
+        self._too_late(len(settled.lost))
         self._turn_soon()
 
     def refused(self, correlation: int, error: BrokerError) -> None:
@@ -165,11 +169,19 @@ class Dispatcher:
         if not self._turn_is_due:
             self._turn_soon()
 
+    # ------------------------------------------------------------------------------ from the keeper's thread
+
+    def begun(self) -> list[Name]:
+        """Return the tasks that run and are not marked as started.  Any thread may call it."""
+        # Copied in one step of the interpreter: the loop may go on meanwhile.
+        running = list(self.holdings.running)
+        return [(work.token, work.index) for work in running if not work.marked]
+
     # -------------------------------------------------------------------------------------- from the clock
 
     def tick(self) -> None:
         """Stop what has run for its timeout, give up what cannot be stopped, hand back what is stuck."""
-        now = self._clock()
+        now = self._ticked_at = self._clock()
         for work in list(self.holdings.running):
             if work.stop is None:
                 if now >= work.started_at + work.plan.timeout_s:
@@ -221,6 +233,9 @@ class Dispatcher:
         if self._link.is_open:
             self._mark_what_lasts()
             self._settle()
+        if self._clock() - self._ticked_at > self._stands_still_s:
+            # Others may run by now what has waited here meanwhile: it is not started, nor looked for in the socket.
+            self._hand_back(self._clock())
         self._fill()
         self._tell_window()
         self._wake_watcher()
@@ -297,9 +312,16 @@ class Dispatcher:
             self._link.notify(Release(names))
 
     def _lose(self, names: list[tuple[int, int]]) -> None:
-        for work in self.holdings.lose(names):
+        to_stop, outcomes = self.holdings.lose(names)
+        self._too_late(outcomes)
+        for work in to_stop:
             _log.info("task %s %s: its lease is lost; it is stopped", work.plan.name, format_id(work.task.id))
             self._stop(work, Stop.LOST)
+
+    @staticmethod
+    def _too_late(outcomes: int) -> None:
+        if outcomes:
+            _log.info("%d outcomes came too late: their leases had been lost", outcomes)
 
     def _stop(self, work: Assignment, why: Stop) -> None:
         if work.stop is not None:

@@ -189,10 +189,14 @@ class Holdings:
         self._forget(work.token, work.index)
         return work.token, work.index
 
-    def lose(self, names: Iterable[Name]) -> list[Assignment]:
-        """Forget tasks whose leases are lost, outcomes too; return those that run and are to be stopped."""
+    def lose(self, names: Iterable[Name]) -> tuple[list[Assignment], int]:
+        """Forget tasks whose leases are lost.
+
+        Returns those that run and are to be stopped, and how many outcomes were dropped.
+        """
         lost = set(names)
         to_stop: list[Assignment] = []
+        unsent = len(self._done) + len(self._failed)
         has_finished = False
         for token, index in lost:
             work = self._deliveries.get(token, {}).get(index)
@@ -207,10 +211,10 @@ class Holdings:
             # Those under way are left to the broker, which answers for each.
             self._done = [outcome for outcome in self._done if outcome[:2] not in lost]
             self._failed = [f for f in self._failed if (f.token, f.index) not in lost]
-            unsent = _settle_bytes(Settle(self._done, self._failed))
-            self.unsettled_bytes += unsent - self._unsent_bytes
-            self._unsent_bytes = unsent
-        return to_stop
+            size = _settle_bytes(Settle(self._done, self._failed))
+            self.unsettled_bytes += size - self._unsent_bytes
+            self._unsent_bytes = size
+        return to_stop, unsent - len(self._done) - len(self._failed)
 
     def lose_session(self) -> list[Assignment]:
         """Forget all but the outcomes, which are sent once more; return what runs and is to be stopped.

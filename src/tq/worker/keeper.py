@@ -2,7 +2,9 @@
 
 It is written by a thread, so that a handler that blocks the event loop costs no leases;
 with each heartbeat goes how far the loop has come, and who keeps it from turning, so
-that a process that hangs can be told from one that is busy.
+that a process that hangs can be told from one that is busy.  What a loop that stands still
+has begun is marked as started by the thread: it may not come to say so itself, and what is
+not marked is given to others when the loop stands still for long.
 
 Invariant: the thread shares nothing with the event loop but `Pulse` and `Identity`, and
 it waits for nothing without a limit.
@@ -19,9 +21,10 @@ from typing import Protocol, cast
 from tq import __version__
 from tq.client.dialer import Dialer
 from tq.core.errors import BrokerUnavailable
-from tq.protocol.messages import MAGIC, VERSION, Heartbeat, Hello, Role
+from tq.protocol.messages import MAGIC, VERSION, Heartbeat, Hello, Role, Started
 from tq.protocol.reconnect import backoff
 from tq.protocol.session import ClientSession, Dismissed
+from tq.worker.holdings import Name
 from tq.worker.identity import Identity
 
 _log = logging.getLogger(__name__)
@@ -38,10 +41,15 @@ _READ_BYTES = 65_536
 
 
 class Pulse:
-    """What the event loop shows to its keeper: a counter that it moves as long as it turns."""
+    """What the event loop shows to its keeper: a counter that it moves as long as it turns, and what it has begun.
 
-    def __init__(self) -> None:
+    *begun* names the tasks that run and may not be marked as started; it is called from
+    the keeper's thread.
+    """
+
+    def __init__(self, begun: Callable[[], list[Name]] = list) -> None:
         self.progress = 0
+        self.begun = begun
 
     def beat(self) -> None:
         """Note that the loop has turned."""
@@ -82,6 +90,10 @@ class Heartbeats:
                 self._blocked_by,
                 place,
             )
+
+    def begun(self) -> list[Name]:
+        """Return what is to be marked as started, because the loop has not turned between two looks."""
+        return self._pulse.begun() if self._looks else []
 
     def heartbeat(self) -> Heartbeat:
         """Return what to say now."""
@@ -153,8 +165,11 @@ class Conversation:
         if self.is_over or now < self._beat_at:
             return b""
         self._beat_at = now + welcome.limits.heartbeat_ms / 1_000
+        # Before the heartbeat that says that the loop stands still: from then on the broker may take the rest away.
+        begun = self._beats.begun()
+        marks = self._session.notify(Started(begun)) if begun else b""
         _, frame = self._session.request(self._beats.heartbeat(), now + _ANSWER_S)
-        return frame
+        return marks + frame
 
 
 class Keeper(Protocol):

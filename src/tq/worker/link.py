@@ -117,7 +117,7 @@ class Link:
         return self._wire.session.welcome.limits
 
     async def run(self) -> None:
-        """Keep a connection, until cancelled.
+        """Keep a connection, until cancelled or after `leave`.
 
         Raises:
             BrokerError: The broker refuses the queues: trying again is of no use.
@@ -128,6 +128,8 @@ class Link:
                 was_open = await self._connect()
                 if self._fatal is not None:
                     raise self._fatal
+                if self._is_over:
+                    return
                 failures = 1 if was_open else failures + 1
                 await asyncio.sleep(backoff(failures, self._draw()))
         finally:
@@ -145,6 +147,11 @@ class Link:
         correlation, frame = self._wire.session.request(message, self._clock() + _ANSWER_S)
         self._wire.write(frame)
         return correlation
+
+    async def leave(self) -> None:
+        """Say goodbye, if there is someone to hear it, and make no connection after this one."""
+        self._is_over = True
+        await self.ask(Goodbye())
 
     async def ask(self, message: Ping | Goodbye) -> bool:
         """Return whether the broker answered; False when the connection ends before, or is not open."""

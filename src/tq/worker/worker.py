@@ -20,8 +20,9 @@ from tq import __version__
 from tq.app.registry import Registry
 from tq.client.dialer import Dialer
 from tq.core.errors import ConfigError
+from tq.core.ids import format_id
 from tq.core.worker import WorkerInfo
-from tq.protocol.messages import Goodbye, Ping, Subscribe
+from tq.protocol.messages import Ping, Subscribe
 from tq.worker.dispatcher import Dispatcher
 from tq.worker.executor import Executor
 from tq.worker.identity import Identity
@@ -55,6 +56,8 @@ class Worker:
     how many tasks to hold besides (None: about 50 ms of work).  ``burst``: end when the
     queues are empty.  ``drain_timeout_s``: how long a stop waits for what runs.  ``app`` is where
     child processes import the app from, ``module:name``; the process pool needs it.
+    ``child_logs`` is what sets up their logging, ``module:function`` and its arguments;
+    without it they log text, at the level of this process.
 
     ``draw``, ``entropy`` and ``keeper`` are chance and heartbeats, to be replaced in a
     simulation; time is the running loop's.
@@ -74,6 +77,7 @@ class Worker:
         name: str | None = None,
         drain_timeout_s: float = 30.0,
         app: str | None = None,
+        child_logs: Sequence[str] = (),
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         draw: Callable[[], float] = random.random,
         keeper: Keeper | None = None,
@@ -89,7 +93,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
         self._executor = Executor(registry, self._name)
-        self._pool = self._make_pool(pool, concurrency, app)
+        self._pool = self._make_pool(pool, concurrency, app, child_logs)
         self._concurrency, self._prefetch = concurrency, prefetch
         self._info = WorkerInfo(
             self._name,
@@ -102,7 +106,7 @@ class Worker:
         )
         registry.check()
 
-    def _make_pool(self, pool: str, concurrency: int, app: str | None) -> Pool:
+    def _make_pool(self, pool: str, concurrency: int, app: str | None, child_logs: Sequence[str]) -> Pool:
         match pool:
             case "async":
                 return AsyncPool(self._executor, concurrency)
@@ -111,7 +115,7 @@ class Worker:
             case "process":
                 if app is None:
                     raise ConfigError("the process pool needs to know where to import the app from, module:name")
-                return ProcessPool(self._executor, concurrency, app, self._name)
+                return ProcessPool(self._executor, concurrency, app, self._name, child_logs)
             case _:
                 raise ConfigError(f"a pool is one of {', '.join(POOLS)}; got {pool!r}")
 
@@ -128,7 +132,9 @@ class Worker:
         """Work until asked to stop (in a burst: until the queues are empty), then leave in good order.
 
         A burst does not wait for tasks that are scheduled, retries among them, nor for what
-        other workers run.  Without a broker the worker waits for one.
+        other workers run.  Without a broker the worker waits for one.  Cancelling it is
+        leaving at once: what runs is stopped and handed on; cancelled once more, it does not
+        even wait for that.
 
         Raises:
             BrokerError: The broker refuses the queues.
@@ -146,18 +152,15 @@ class Worker:
             draw=self._draw,
         )
         await dispatcher.start(link)
-        pulse = Pulse()
+        pulse = Pulse(dispatcher.begun)
         steady = [asyncio.create_task(link.run()), asyncio.create_task(_tick(pulse, dispatcher, link))]
         self._keeper.start(pulse, self._identity)
         try:
             await self._until_time_to_leave(steady, dispatcher, link)
-            await self._leave(dispatcher, link)
+            await self._drain(dispatcher)
         finally:
-            for task in steady:
-                task.cancel()
-            await asyncio.wait(steady)
-            await self._keeper.stop()
-            await self._pool.stop()
+            # A task of its own: a cancellation that ended this one must not reach into its time limit.
+            await asyncio.create_task(self._end(steady, dispatcher, link))
 
     async def _until_time_to_leave(self, steady: list[asyncio.Task[None]], dispatcher: Dispatcher, link: Link) -> None:
         """Wait for the end of the work; raise what ended the link or the ticking, which otherwise go on."""
@@ -173,21 +176,44 @@ class Worker:
         for task in ended:
             task.result()
 
-    async def _leave(self, dispatcher: Dispatcher, link: Link) -> None:
-        holdings = dispatcher.holdings
+    async def _drain(self, dispatcher: Dispatcher) -> None:
+        """Take nothing more, and wait for what runs, as long as the drain may take."""
         dispatcher.leave()
         try:
             async with asyncio.timeout(self._drain_timeout_s) as self._patience:
-                await dispatcher.until(lambda: holdings.is_empty)
+                await dispatcher.until(lambda: dispatcher.holdings.is_empty)
         except TimeoutError:
             pass
+        finally:
+            self._patience = None
+
+    async def _end(self, steady: list[asyncio.Task[None]], dispatcher: Dispatcher, link: Link) -> None:
+        """Stop what still runs, settle, say goodbye, and end all that was started."""
+        try:
+            await self._leave_at_once(dispatcher, link)
+        finally:
+            for task in steady:
+                task.cancel()
+            await asyncio.wait(steady)
+            await self._keeper.stop()
+            await self._pool.stop()
+
+    async def _leave_at_once(self, dispatcher: Dispatcher, link: Link) -> None:
+        holdings = dispatcher.holdings
+        dispatcher.leave()
         dispatcher.stop_running()
         try:
             async with asyncio.timeout(_QUICK_S):
                 await dispatcher.until(lambda: holdings.is_empty)
-                await link.ask(Goodbye())
+                await link.leave()
         except TimeoutError:
             pass
+        for work in holdings.running:
+            _log.error(
+                "task %s %s does not end when it is told to; it is left behind, and runs again when its lease is over",
+                work.plan.name,
+                format_id(work.task.id),
+            )
         if holdings.unsettled:
             _log.error(
                 "left without a broker to take the outcomes of %d tasks: they will run again",

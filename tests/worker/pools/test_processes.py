@@ -277,3 +277,17 @@ async def test_children_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -
     children = [psutil.Process(pid) for pid in (idle, int(line.split()[-1])) if psutil.pid_exists(pid)]
     _, alive = await asyncio.to_thread(psutil.wait_procs, children, 10)
     assert alive == []
+
+
+async def test_a_start_that_is_cancelled_leaves_no_child_behind() -> None:
+    made = Pool(2)
+    starting = asyncio.create_task(made.pool.start(made.ends.finished))
+    async with asyncio.timeout(20):
+        while len(made.pool._children) < 2:  # noqa: ASYNC110 - nothing else tells
+            await asyncio.sleep(0.001)
+
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    assert all(child.process.returncode is not None for child in made.pool._children)

@@ -58,11 +58,16 @@ class Child:
             return
         setup = decode_setup(first.body)
         try:
+            sys.path[:] = setup.sys_path
+            if setup.logs:
+                # First, as in the parent: what the app says while it is imported is logged like the rest.
+                _log_as_told(*setup.logs)
             registry = _import_app(setup)
         except BaseException:  # noqa: BLE001  # another's code; the parent reports it
             self._send(Kind.BROKEN, 0, encode(traceback.format_exc()))
             return
-        _log_like_the_parent(setup)
+        if not setup.logs:
+            _log_text(setup.log_level)
         executor = Executor(registry, setup.worker)
         driver = Driver()
         self._send(Kind.READY, 0)
@@ -129,7 +134,6 @@ class Child:
 
 
 def _import_app(setup: Setup) -> Registry:
-    sys.path[:] = setup.sys_path
     module, _, name = setup.app.partition(":")
     app = importlib.import_module(module)
     for part in name.split("."):
@@ -140,12 +144,18 @@ def _import_app(setup: Setup) -> Registry:
     return registry
 
 
-def _log_like_the_parent(setup: Setup) -> None:
+def _log_as_told(function: str, *arguments: str) -> None:
+    """Log as the program does whose worker this is."""
+    module, _, name = function.partition(":")
+    getattr(importlib.import_module(module), name)(*arguments)
+
+
+def _log_text(level: int) -> None:
     """Log to standard error, unless the app has set up logging itself."""
     handler = logging.StreamHandler()
     handler.addFilter(TaskContextFilter())
     text = "%(asctime)s %(levelname)s %(name)s %(task_name)s %(task_id)s: %(message)s"
-    logging.basicConfig(level=setup.log_level, handlers=[handler], format=text)
+    logging.basicConfig(level=level, handlers=[handler], format=text)
 
 
 def main() -> None:

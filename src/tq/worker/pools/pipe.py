@@ -34,12 +34,17 @@ class Kind(IntEnum):
 
 
 class Setup(msgspec.Struct, frozen=True, array_like=True):
-    """How a child becomes like its parent.  ``app`` is ``module:name``, ``log_level`` the root logger's."""
+    """How a child becomes like its parent.
+
+    ``app`` is ``module:name``.  ``logs`` is what sets up logging, ``module:function`` and
+    its arguments; without one it is plain text, at ``log_level``, the parent's root logger's.
+    """
 
     app: str
     worker: str
     sys_path: list[str]
     log_level: int
+    logs: list[str]
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True):

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -42,13 +42,14 @@ _ROOT = str(Path(tq.__file__).parent.parent)
 
 
 class ProcessPool:
-    """*concurrency* children, which import *app* (``module:name``)."""
+    """*concurrency* children, which import *app* (``module:name``) and log as *logs* says (see `pipe.Setup`)."""
 
-    def __init__(self, executor: Executor, concurrency: int, app: str, worker: str) -> None:
+    def __init__(self, executor: Executor, concurrency: int, app: str, worker: str, logs: Sequence[str] = ()) -> None:
         self._executor = executor
         self._concurrency = concurrency
         self._app = app
         self._worker = worker
+        self._logs = list(logs)
         self._children: set[_Child] = set()
         self._idle: list[_Child] = []
         self._waiting: deque[Assignment] = deque()
@@ -62,12 +63,15 @@ class ProcessPool:
             ConfigError: A child cannot be started, or cannot import the app.
         """
         self._finished = finished
-        children = [await self._spawn() for _ in range(self._concurrency)]
-        await asyncio.wait([child.ready for child in children])
-        failures = [error for child in children if (error := child.ready.exception()) is not None]
-        if failures:
+        try:
+            children = [await self._spawn() for _ in range(self._concurrency)]
+            await asyncio.wait([child.ready for child in children])
+            failures = [error for child in children if (error := child.ready.exception()) is not None]
+            if failures:
+                raise failures[0]
+        except BaseException:  # a cancellation, too, leaves no child behind
             await self.stop()
-            raise failures[0]
+            raise
         self._seats = [asyncio.create_task(self._keep_seat(child)) for child in children]
 
     def run(self, work: Assignment) -> None:
@@ -155,15 +159,17 @@ class ProcessPool:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable, "-c", _BOOTSTRAP, _ROOT, self._app, stdin=theirs.fileno()
                 )
-            except OSError as error:
+            except BaseException as error:
                 ours.close()
-                raise ConfigError(f"a child process cannot be started: {error}") from error
+                if isinstance(error, OSError):
+                    raise ConfigError(f"a child process cannot be started: {error}") from error
+                raise
         child = _Child(process, is_idle=self._is_idle, finished=self._finished)
         self._children.add(child)
         await asyncio.get_running_loop().create_unix_connection(lambda: child, sock=ours)
         if self._is_stopping:
             child.close()
-        setup = Setup(self._app, self._worker, sys.path, logging.getLogger().getEffectiveLevel())
+        setup = Setup(self._app, self._worker, sys.path, logging.getLogger().getEffectiveLevel(), self._logs)
         child.send(Kind.SETUP, 0, encode(setup))
         return child
 
@@ -183,6 +189,8 @@ class _Child(asyncio.Protocol):
         self.work: Assignment | None = None
         self.has_started = False
         self.ready: asyncio.Future[None] = loop.create_future()
+        # Nobody asks any more for the failure of a child that was starting while the pool ended.
+        self.ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
         self.closed: asyncio.Future[None] = loop.create_future()
         self._is_idle = is_idle
         self._finished = finished
