@@ -26,7 +26,11 @@ DUMPING_GROUNDS = {"common", "compat", "helper", "helpers", "misc", "shared", "u
 TESTED_ELSEWHERE: dict[str, str] = {
     "broker/sessions.py": "tests/broker/test_service.py: every test of it drives sessions over recorded transports",
     "testing/store_suite.py": "tests/store and tests/testing: every store runs it",
+    "testing/audit.py": "tests/simulation/test_planted_bugs.py: each of its rules finds a bug",
+    "testing/callers.py": "tests/simulation: what a run consists of",
+    "testing/fates.py": "tests/simulation/test_planted_bugs.py: each of its rules finds a bug",
     "testing/hosts.py": "tests/simulation: what a run consists of",
+    "testing/order.py": "tests/simulation/test_planted_bugs.py: each of its rules finds a bug",
     "testing/simulator.py": "tests/simulation: many runs, and bugs that it must find",
     "testing/workload.py": "tests/simulation: what a run consists of",
     "core/version.py": "tests/test_packaging.py: the wheel is named by it",

@@ -17,7 +17,7 @@ from tq.engine.leases import Leases
 from tq.engine.rows import FRAME
 from tq.engine.settle import Settler
 from tq.store.base import Commit
-from tq.testing.simulator import Fault
+from tq.testing.scenario import Fault
 
 
 def a_reply_leaves_before_its_commit(patch: pytest.MonkeyPatch) -> None:

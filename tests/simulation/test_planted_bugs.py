@@ -3,7 +3,8 @@
 import pytest
 
 from tests.simulation.planted import PLANTED, Planted
-from tq.testing.simulator import Fault, SimulationFailed, simulate
+from tq.testing.scenario import Fault
+from tq.testing.simulator import SimulationFailed, simulate
 
 # Each is found by an eighth of the seeds, or more.
 SEEDS_MAX = 60
