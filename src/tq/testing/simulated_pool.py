@@ -14,6 +14,8 @@ import random
 import signal
 from typing import Any, cast
 
+import msgspec
+
 from tq.app.registry import Registry
 from tq.protocol.frames import FrameReader, encode_frame
 from tq.testing.network import Connection
@@ -165,11 +167,13 @@ class SimulatedProcessPool(ProcessPool):
 
 
 class SimulatedWorker(Worker):
-    """A worker whose process pool is the simulated one."""
+    """A worker whose process pool is the simulated one, and who is not told apart by the machine that simulates it."""
 
     def __init__(self, *args: Any, children: ChildrenOf, **options: Any) -> None:  # noqa: ANN401 - the worker's own
         self._children = children
         super().__init__(*args, **options)
+        # The lengths of messages, and with them their ways, must not hang on where the simulator runs.
+        self._info = msgspec.structs.replace(self._info, host="simulated", pid=1, version="simulated")
 
     def kill_child(self) -> int | None:
         """Kill a child of its pool; return its pid, None if it has none."""
