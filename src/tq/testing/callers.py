@@ -136,11 +136,11 @@ class ClientHost:
         if not sending.done():
             self._ledger.doubt(errands)
             sending.cancel()
-        await asyncio.wait([sending])
         # What it was about to do ends; it never hears of the end of its connections, and waits for that.
         self._dead.append(asyncio.create_task(self.client.close(), name=f"{self.name} is dead"))
-        await asyncio.sleep(_RESTART_S)
         self.client = self._start()
+        await asyncio.wait([sending])
+        await asyncio.sleep(_RESTART_S)
         if chance.random() < 0.5:
             await self._ask(errands)
         elif safe:

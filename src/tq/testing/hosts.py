@@ -74,6 +74,8 @@ class BrokerHost:
         self._inspect = inspect
         self.is_stopping = False
         """Whether it hands nothing out any more."""
+        self.at_next_commit: Callable[[], None] | None = None
+        """Called once, at the next boundary of a commit."""
         self._crash_in: tuple[Moment, int] | None = None
         self._starting: asyncio.Task[None] | None = None
         self._restart: asyncio.TimerHandle | None = None
@@ -98,6 +100,8 @@ class BrokerHost:
 
     async def _start(self, service: BrokerService) -> None:
         await service.start()
+        if service is not self._service:
+            return  # It crashed at its own first commit, in its last step here.
         assert service.failed is not None, "a service that has started can fail"
         service.failed.add_done_callback(lambda failed: self._has_failed(service, failed))
         self._world.network.listen(BROKER, service.connection)
@@ -130,6 +134,9 @@ class BrokerHost:
                 self._inspect(service, self.store)
             except Exception as error:  # noqa: BLE001 - else the broker would take it for its own
                 self._world.accuse(error)
+        if self.at_next_commit is not None:
+            strike, self.at_next_commit = self.at_next_commit, None
+            strike()
         if self._crash_in is not None and moment is self._crash_in[0]:
             left = self._crash_in[1] - 1
             self._crash_in = moment, left

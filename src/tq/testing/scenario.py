@@ -91,8 +91,8 @@ class Scenario(msgspec.Struct, frozen=True):
     frame_tasks_max: int = FRAME_TASKS_MAX
 
     @classmethod
-    def draw(cls, seed: int, faults: Sequence[Fault] | None = None) -> "Scenario":
-        """Return the scenario of *seed*, with *faults* (None: those that it draws)."""
+    def draw(cls, seed: int, faults: Sequence[Fault] | None = None, acts: Sequence[Act] | None = None) -> "Scenario":
+        """Return the scenario of *seed*, with *faults* and an operator's *acts* (None: those that it draws)."""
         chance = random.Random(f"{seed} scenario")  # noqa: S311 - a simulation, no secret
         if faults is None:
             faults = chance.choices(list(Fault), k=chance.randint(0, _FAULTS_MAX))
@@ -103,9 +103,9 @@ class Scenario(msgspec.Struct, frozen=True):
             steps = chance.choices(list(_STEP_WEIGHTS), list(_STEP_WEIGHTS.values()), k=chance.randint(*_STEPS))
             planned += [(chance.uniform(0, TROUBLED_S), client, step) for step in steps]
         # Half of the runs have no operator, so that what is checked of errands left alone is checked of all.
-        if chance.random() < 0.5:
+        if acts is None and chance.random() < 0.5:
             acts = chance.choices(list(_ACT_WEIGHTS), list(_ACT_WEIGHTS.values()), k=chance.randint(1, _ACTS_MAX))
-            planned += [(chance.uniform(0, TROUBLED_S), OPERATOR, act) for act in acts]
+        planned += [(chance.uniform(0, TROUBLED_S), OPERATOR, act) for act in acts or ()]
         planned.sort(key=lambda event: event[:2])
         events = tuple(Event(number, *event) for number, event in enumerate(planned))
         return cls(seed, chance.randint(2, len(_WORKERS)), events)

@@ -14,6 +14,7 @@ Invariant: a run follows from its scenario; the same seed gives the same trace.
 
 import asyncio
 import hashlib
+import random
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -42,6 +43,7 @@ _TRACE_SHOWN = 80
 _INSPECTED = 0.15
 """The share of commits after which all rows are checked."""
 _HEARTBEAT_AND_LEASE_MS = ((2_000, 10_000), (500, 2_500), (400, 1_000))
+_SOCKETS_READ_S = 0.01
 _LEASES_END = r.key_end(r.LEASE + b"\xff" * 8)
 # The slowest that the engine's clock goes, and then some: what is to be forgotten is gone by then.
 _EXPIRED_S = 2 * SHORT_TTL_MS / 1_000 + 3
@@ -67,13 +69,13 @@ class Run(msgspec.Struct, frozen=True):
     digest: str
 
 
-def simulate(seed: int, faults: Sequence[Fault] | None = None) -> Run:
-    """Run *seed*, with *faults* (None: those that the seed draws).
+def simulate(seed: int, faults: Sequence[Fault] | None = None, acts: Sequence[Act] | None = None) -> Run:
+    """Run *seed*, with *faults* and an operator's *acts* (None: those that the seed draws).
 
     Raises:
         SimulationFailed: Something is wrong with the product, or with the simulator.
     """
-    return run(Scenario.draw(seed, faults))
+    return run(Scenario.draw(seed, faults, acts))
 
 
 def run(scenario: Scenario) -> Run:
@@ -245,15 +247,19 @@ class _World:
                 network.heal()
                 # All that was due while it was away is due now, in one turn of the loop.
                 self._clock.advance(0.3)
+                # What came meanwhile lies in its sockets: it is there to be read before the next suspension.
+                await asyncio.sleep(_SOCKETS_READ_S)
             case Fault.WALL:
                 broker.wall.jump(chance.choice((-1, 1)) * chance.randint(1_000, 300_000))
             case Fault.CLIENT_WALL:
                 for client in self._clients:
                     client.clock.jump(chance.choice((-1, 1)) * chance.randint(1_000, 60_000))
             case Fault.DROP:
-                connections = network.connections()
-                for connection in chance.sample(connections, chance.randint(0, len(connections))):
-                    connection.drop()
+                # At a commit there is somebody who waits for an answer.
+                if chance.random() < 0.5:
+                    self._drop(chance)
+                else:
+                    broker.at_next_commit = lambda: self._drop(chance)
             case Fault.PART:
                 hosts = [BROKER, *self._scenario.worker_names, *self._scenario.client_names]
                 network.part(chance.choice(hosts), one_way=chance.random() < 0.3)
@@ -264,6 +270,11 @@ class _World:
                 chance.choice(self._workers).kill_child()
             case Step() | Act():
                 raise AssertionError("fate sends faults")
+
+    def _drop(self, chance: random.Random) -> None:
+        connections = self._network.connections()
+        for connection in chance.sample(connections, chance.randint(0, len(connections))):
+            connection.drop()
 
     # ------------------------------------------------------------------ checks
 
