@@ -172,15 +172,11 @@ def a_purge_spares_what_is_scheduled(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_pause_is_said_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
-    pause = engine.Engine._pause
+    may_be_lost(patch, PauseQueue)
 
-    def unpromised(self: engine.Engine, command: PauseQueue, now: int, changes: Changes) -> int:
-        was_promised = changes.promised
-        waiting = pause(self, command, now, changes)
-        changes.promised = was_promised
-        return waiting
 
-    patch.setattr(engine.Engine, "_pause", unpromised)
+def may_be_lost(patch: pytest.MonkeyPatch, command: type) -> None:
+    patch.setattr(engine, "_MAY_BE_LOST", engine._MAY_BE_LOST | {command})
 
 
 def a_pause_does_not_hold_for_what_was_about_to_go(patch: pytest.MonkeyPatch) -> None:
@@ -251,6 +247,7 @@ def a_settle_is_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
         return lost
 
     patch.setattr(Settler, "apply", unpromised)
+    may_be_lost(patch, Settle)
 
 
 def a_heartbeat_is_not_heard(patch: pytest.MonkeyPatch) -> None:
