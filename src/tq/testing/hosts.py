@@ -258,6 +258,7 @@ class WorkerHost:
         pid = self._worker.kill_child() if self._worker is not None else None
         if pid is not None:
             self._has_lost_child = True
+            self._ledger.seats_lost += 1
             self._world.note(f"{self.name} loses its child {pid}")
 
     def crash(self) -> None:
