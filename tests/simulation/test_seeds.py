@@ -1,14 +1,21 @@
-"""Whole systems under faults, seed by seed; a seed that fails prints its trace."""
+"""Whole systems under faults, seed by seed; a seed that fails is found again by `python -m tq.testing.simulate`."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from tq.testing.simulator import Fault, simulate
+from tq.testing.scenario import Fault
+from tq.testing.simulate import outcomes, process_pool
+from tq.testing.simulator import simulate
 
-SEEDS = 60
+# Two processes run some eight of them a second.
+BLOCKS = 20
+BLOCK_SEEDS = 100
+SEEDS = BLOCKS * BLOCK_SEEDS
 
 
 @pytest.fixture(autouse=True)
@@ -17,12 +24,23 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL", logger="tq")
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_every_task_comes_to_its_end_whatever_happens(seed: int) -> None:
-    simulate(seed)
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    with process_pool(os.cpu_count() or 1) as pool:
+        yield pool
 
 
-@pytest.mark.parametrize("fault", [None, Fault.PAUSE, Fault.STALL, Fault.WALL])
+@pytest.mark.parametrize("first", range(0, SEEDS, BLOCK_SEEDS))
+def test_every_task_comes_to_its_end_whatever_happens(first: int, processes: ProcessPoolExecutor) -> None:
+    failed = [seed for seed, has_failed in outcomes(range(first, first + BLOCK_SEEDS), processes) if has_failed]
+
+    # Once more, for the trace.
+    for seed in failed:
+        simulate(seed)
+    assert failed == []
+
+
+@pytest.mark.parametrize("fault", [None, Fault.PAUSE, Fault.STALL, Fault.WALL, Fault.CLIENT_WALL])
 def test_nothing_is_begun_twice_where_no_worker_has_an_accident(fault: Fault | None) -> None:
     simulate(SEEDS, [] if fault is None else [fault] * 5)
 
@@ -50,3 +68,20 @@ def test_a_seed_is_the_same_run_in_another_process() -> None:
     )
 
     assert told.stdout.strip() == simulate(3).digest
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        "crashes while enqueuing", "asks, ", "loses its child", "cancels ", ": done", "has done: purge",
+        "has done: pause", "has done: resume", "redrives ", "forgets ", "generation 2", "pool process",
+        "waited for what is not known any more",
+    ],
+)  # fmt: skip
+def test_the_first_seeds_have_everything_in_them(sign: str, traces: str) -> None:
+    assert sign in traces
+
+
+@pytest.fixture(scope="module")
+def traces() -> str:
+    return "\n".join(line for seed in range(40) for line in simulate(seed).trace)

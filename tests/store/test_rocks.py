@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -458,41 +460,53 @@ def test_a_commit_that_cannot_be_written_breaks_the_store(tmp_path: Path) -> Non
     again.close()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Path:
-    """A file system of 24 MB; mounting one is for the superuser."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    return disk
-
-
-def test_a_full_disk_breaks_the_store_with_its_own_error_and_loses_nothing(small_disk: Path) -> None:
+@contextmanager
+def files_limited(bytes_max: int) -> Iterator[None]:
+    """Let no file of this process grow beyond *bytes_max*: what is written at the limit is written in part."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, before[1]))
     try:
-        store = RocksStore(small_disk / "data")
-        acknowledged: list[bytes] = []
-
-        async def fill() -> None:
-            for number in range(1_000):
-                key = b"k%04d" % number
-                await store.commit({key: os.urandom(100_000)})
-                acknowledged.append(key)
-
-        with pytest.raises(StoreFull, match="full"):
-            asyncio.run(fill())
-        with pytest.raises(StoreFull, match="no more commits"):
-            store.commit({b"z": b"1"}, sync=False)
-
-        # Even to open it and to delete rows takes room: a broker keeps a reserve. Here the disk grows.
-        store.close()
-        shutil.move(small_disk / "data", small_disk.parent / "bigger")
-        again = RocksStore(small_disk.parent / "bigger")
-        assert [key for key in acknowledged if again.get(key) is None] == []
-        again.close()
+        yield
     finally:
-        subprocess.run(["umount", "--lazy", str(small_disk)], check=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def log_on_a_full_device(store: RocksStore) -> Iterator[None]:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        put_in_place_of_the_log(store, full)
+        yield
+    finally:
+        os.close(full)
+
+
+@pytest.mark.parametrize("by", ["a full disk", "a file that may not grow"])
+def test_a_disk_that_takes_no_more_breaks_the_store_and_loses_nothing(tmp_path: Path, by: str) -> None:
+    store = RocksStore(tmp_path / "data")
+    acknowledged: list[bytes] = []
+
+    async def fill(rows: int) -> None:
+        for _ in range(rows):
+            key = b"k%04d" % len(acknowledged)
+            await store.commit({key: os.urandom(100_000)})
+            acknowledged.append(key)
+
+    asyncio.run(fill(30))
+    kind, text = (StoreFull, "full") if by == "a full disk" else (StoreError, "File too large")
+    # In the middle of a record: half of it is written.
+    with log_on_a_full_device(store) if by == "a full disk" else files_limited(5_050_000):
+        with pytest.raises(kind, match=text):
+            asyncio.run(fill(1_000))
+        with pytest.raises(kind, match="no more commits"):
+            store.commit({b"z": b"1"}, sync=False)
+        store.close()
+    again = RocksStore(tmp_path / "data")
+
+    assert len(acknowledged) == (30 if by == "a full disk" else 50)
+    assert [key for key in acknowledged if again.get(key) is None] == []
+    assert again.get(b"z") is None
+    again.close()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The hosts of a simulated world: a broker, workers and clients, each the real program on the simulated network.
+"""The hosts of a simulated world: a broker and workers, each the real program on the simulated network.
 
 Invariant: what a host does follows from its own `random.Random` and from what reaches it;
 after its crash nothing of it acts any more, and it comes back as a new process would.
@@ -13,24 +13,18 @@ import msgspec
 from tq.broker.config import BrokerSettings
 from tq.broker.service import BrokerService
 from tq.broker.sources import Log, Sources
-from tq.client.async_client import AsyncClient
-from tq.client.errors import ResultTimeout
-from tq.core.errors import TransportError
-from tq.core.outcome import TaskResult
+from tq.core.errors import ConfigError
 from tq.testing.clock import Clock, SkewedClock
 from tq.testing.dialer import SimulatedDialer
 from tq.testing.network import Network
+from tq.testing.simulated_pool import ChildrenOf, SimulatedWorker
 from tq.testing.simulated_store import Moment, SimulatedStore
-from tq.testing.workload import QUEUES, Errand, Errands, Ledger, Life
+from tq.testing.workload import QUEUES, Ledger, Life
 from tq.worker.keeper import LoopKeeper
-from tq.worker.worker import Worker
 
 BROKER = "broker"
 _RESTART_S = (0.1, 4.0)
 _WORKER_RESTART_S = 1.0
-_FRAME_TASKS_MAX = 15
-_SINGLES_MAX = 5
-_WAIT_S = 4.0
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -80,6 +74,10 @@ class BrokerHost:
         self._chance = chance
         self._settings = settings
         self._inspect = inspect
+        self.is_stopping = False
+        """Whether it hands nothing out any more."""
+        self.at_next_commit: Callable[[], None] | None = None
+        """Called once, at the next boundary of a commit."""
         self._crash_in: tuple[Moment, int] | None = None
         self._starting: asyncio.Task[None] | None = None
         self._restart: asyncio.TimerHandle | None = None
@@ -95,6 +93,7 @@ class BrokerHost:
     def start(self) -> None:
         """Start the process."""
         self._world.note("broker starts")
+        self.is_stopping = False
         log = Log(info=self._log, warning=self._log, error=self._log)
         sources = Sources(self.clock.wall, self.clock.monotonic, self._chance.random, lambda: 0)
         self._service = BrokerService(self.store, self._settings, sources, log)
@@ -103,6 +102,8 @@ class BrokerHost:
 
     async def _start(self, service: BrokerService) -> None:
         await service.start()
+        if service is not self._service:
+            return  # It crashed at its own first commit, in its last step here.
         assert service.failed is not None, "a service that has started can fail"
         service.failed.add_done_callback(lambda failed: self._has_failed(service, failed))
         self._world.network.listen(BROKER, service.connection)
@@ -135,6 +136,9 @@ class BrokerHost:
                 self._inspect(service, self.store)
             except Exception as error:  # noqa: BLE001 - else the broker would take it for its own
                 self._world.accuse(error)
+        if self.at_next_commit is not None:
+            strike, self.at_next_commit = self.at_next_commit, None
+            strike()
         if self._crash_in is not None and moment is self._crash_in[0]:
             left = self._crash_in[1] - 1
             self._crash_in = moment, left
@@ -162,6 +166,7 @@ class BrokerHost:
         if service is None:
             return
         self._world.note("broker stops")
+        self.is_stopping = True
         self._world.network.stop_listening(BROKER)
         await service.stop()
         if service is self._service:
@@ -185,7 +190,10 @@ class BrokerHost:
 
 
 class WorkerHost:
-    """A worker, and the supervisor that starts it again."""
+    """A worker, and the supervisor that starts it again.
+
+    The first serves all queues, the others some; their weights, pools and limits are their own.
+    """
 
     def __init__(self, surroundings: Surroundings, name: str, chance: random.Random, ledger: Ledger) -> None:
         self.name = name
@@ -194,7 +202,14 @@ class WorkerHost:
         self._ledger = ledger
         self._concurrency = chance.choice((1, 2, 8))
         self._prefetch = chance.choice((None, 0, 4))
-        self._worker: Worker | None = None
+        self._has_children = chance.random() < 0.3
+        served = len(QUEUES) if name == "worker-1" or chance.random() < 0.6 else chance.randint(1, len(QUEUES))
+        self._weighted = chance.random() < 0.4
+        self._queues = [
+            (queue, chance.randint(1, 5) if self._weighted else 1) for queue in chance.sample(QUEUES, served)
+        ]
+        self._worker: SimulatedWorker | None = None
+        self._has_lost_child = False
         self._restart: asyncio.TimerHandle | None = None
         # Cancelled ones take some turns of the loop to end.
         self._tasks: set[asyncio.Task[None]] = set()
@@ -204,19 +219,27 @@ class WorkerHost:
 
     def start(self) -> None:
         """Start a process: a new session."""
-        self._world.note(f"{self.name} starts")
+        pool = "process" if self._has_children else "async"
+        told = ", ".join(f"{queue}:{weight}" for queue, weight in self._queues)
+        self._world.note(f"{self.name} starts, {self._concurrency} at a time, pool {pool}, of {told}")
+        self._has_lost_child = False
         self._dialer = dialer = SimulatedDialer(self._world.network, self.name, [BROKER])
-        self._life = Life(self.name, self.crash)
-        self._worker = Worker(
-            self._ledger.handlers(self._life),
+        self._life = Life(self.name, self.crash, has_children=self._has_children)
+        registry = self._ledger.handlers(self._life)
+        self._worker = SimulatedWorker(
+            registry,
             dialer,
-            queues=[(queue, 1) for queue in QUEUES],
+            queues=self._queues,
+            weighted=self._weighted,
             concurrency=self._concurrency,
+            pool=pool,
             prefetch=self._prefetch,
             name=self.name,
+            app="simulated:app",
             entropy=self._chance.randbytes,
             draw=self._chance.random,
             keeper=LoopKeeper(dialer, self._chance.random),
+            children=ChildrenOf(registry, self._chance),
         )
         self._task = asyncio.create_task(self._worker.run(), name=self.name)
         self._tasks.add(self._task)
@@ -224,8 +247,20 @@ class WorkerHost:
 
     def _has_ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ConfigError) and self._has_lost_child:
+            # It takes a child that dies before it was ready for one that cannot start, and ends.
+            self.crash()
+        elif error is not None:
             self._world.accuse(error)
+
+    def kill_child(self) -> None:
+        """Kill a child process of it, if it has any."""
+        pid = self._worker.kill_child() if self._worker is not None else None
+        if pid is not None:
+            self._has_lost_child = True
+            self._ledger.seats_lost += 1
+            self._world.note(f"{self.name} loses its child {pid}")
 
     def crash(self) -> None:
         """Kill it, and start it again a second later."""
@@ -251,72 +286,3 @@ class WorkerHost:
         self.crash()
         if self._restart is not None:
             self._restart.cancel()
-
-
-class ClientHost:
-    """A program that enqueues errands, and waits for some of their results."""
-
-    def __init__(
-        self, surroundings: Surroundings, name: str, chance: random.Random, errands: Errands, ledger: Ledger
-    ) -> None:
-        self.name = name
-        self._world = surroundings
-        self._chance = chance
-        self._errands = errands
-        self._ledger = ledger
-        self._sent: list[Errand] = []
-        self.results: list[tuple[Errand, TaskResult]] = []
-        self.client = AsyncClient(
-            SimulatedDialer(surroundings.network, name, [BROKER]),
-            entropy=chance.randbytes,
-            clock=surroundings.clock.wall,
-        )
-
-    async def run(self, steps: int, seconds: float) -> None:
-        """Take so many steps, some time apart, in about so many seconds."""
-        for _ in range(steps):
-            await asyncio.sleep(self._chance.uniform(0, 2 * seconds / steps))
-            step = self._chance.choice((self._send_frame, self._send_singles, self._wait))
-            await step()
-
-    async def _send_frame(self) -> None:
-        errands = [self._errands.make() for _ in range(self._chance.randint(1, _FRAME_TASKS_MAX))]
-        try:
-            await self.client.enqueue_many([errand.task for errand in errands])
-        except TransportError as error:
-            self._doubt(errands, error)
-        else:
-            self._know(errands)
-
-    async def _send_singles(self) -> None:
-        await asyncio.gather(*(self._send_one() for _ in range(self._chance.randint(1, _SINGLES_MAX))))
-
-    async def _send_one(self) -> None:
-        errand = self._errands.make()
-        try:
-            await self.client.enqueue(errand.task)
-        except TransportError as error:
-            self._doubt([errand], error)
-        else:
-            self._know([errand])
-
-    async def _wait(self) -> None:
-        waited = [errand for errand in self._chance.sample(self._sent, min(len(self._sent), 5)) if errand.keeps_result]
-        by_id = {errand.id: errand for errand in waited}
-        try:
-            async for result in self.client.wait_many(list(by_id), timeout=_WAIT_S):
-                errand = by_id[result.id]  # type: ignore[index]  # a TaskResult's id is plain bytes
-                self._world.note(f"{self.name} has the result of {errand}")
-                errand.check(result)
-                self.results.append((errand, result))
-        except (ResultTimeout, TransportError) as error:
-            self._world.note(f"{self.name} waited in vain: {type(error).__name__}")
-
-    def _know(self, errands: list[Errand]) -> None:
-        self._sent += errands
-        self._ledger.acknowledged.update({errand.number: errand for errand in errands})
-        self._world.note(f"{self.name} enqueued {', '.join(map(str, errands))}")
-
-    def _doubt(self, errands: list[Errand], error: TransportError) -> None:
-        self._ledger.doubtful.update({errand.number: errand for errand in errands})
-        self._world.note(f"{self.name} doubts {', '.join(map(str, errands))}: {error}")

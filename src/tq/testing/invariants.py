@@ -12,6 +12,7 @@ raises `InvariantBroken`, which names the row, where anything does not add up.
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import cached_property
 from typing import NoReturn
 
 from tq.core.ids import format_id, is_uuid7
@@ -28,6 +29,10 @@ _PAGE = 10_000
 # After every key there is: no key starts with it.
 _END = b"\xff"
 _SEQ = b"seq"
+_LETTERS = frozenset({
+    r.READY, r.TASK, r.LEASE, r.DUE, r.DEAD, r.EXPIRY, r.FRAME,
+    r.FLOW, r.QUEUE, r.NAMES, r.WORKER, r.OPERATION, r.META,
+})  # fmt: skip
 
 
 class InvariantBroken(AssertionError):
@@ -46,6 +51,8 @@ def check_invariants(reader: Reader, engine: Engine | None = None) -> None:
         InvariantBroken: Something does not add up.
     """
     rows = Rows(reader)
+    # All at once: what is of no known kind would be asked for by nobody.
+    assert rows.all is not None
     for check in (
         _queues, _ids, _ready_rows, _due_rows, _dead_letters, _ended_rows, _leases, _floors, _counters, _numbers,
     ):  # fmt: skip
@@ -56,39 +63,89 @@ def check_invariants(reader: Reader, engine: Engine | None = None) -> None:
 
 
 class Rows:
-    """All rows, by their letter, decoded once."""
+    """The rows by their letter; each kind is read, and decoded, when it is first asked for, and once."""
 
     def __init__(self, reader: Reader) -> None:
-        self.all = dict(_every(reader))
-        by_letter: dict[bytes, dict[bytes, bytes]] = {}
-        for key, value in self.all.items():
-            by_letter.setdefault(key[:1], {})[key] = value
-        known = {
-            r.READY, r.TASK, r.LEASE, r.DUE, r.DEAD, r.EXPIRY, r.FRAME,
-            r.FLOW, r.QUEUE, r.NAMES, r.WORKER, r.OPERATION, r.META,
-        }  # fmt: skip
-        if not by_letter.keys() <= known:
-            _fail(f"rows of unknown kinds: {by_letter.keys() - known}")
-        self._by_letter = by_letter
-        self.queues = {_number(key[1:]): r.decode_queue(value) for key, value in self.of(r.QUEUE).items()}
-        self.names: dict[int, list[str]] = {}
-        for key, value in sorted(self.of(r.NAMES).items()):
-            self.names.setdefault(r.queue_of_names(key), []).extend(r.decode_names(value))
-        self.ready = {key: r.decode_record(value) for key, value in self.of(r.READY).items()}
-        self.due = {key: r.split_scheduled(value) for key, value in self.of(r.DUE).items()}
-        self.dead = {key: r.decode_dead(value) for key, value in self.of(r.DEAD).items()}
-        self.leases = {_number(key[1:]): r.decode_lease(value) for key, value in self.of(r.LEASE).items()}
-        self.workers = {key[1:]: r.decode_worker(value) for key, value in self.of(r.WORKER).items()}
-        self.operations = {key: r.decode_operation(value) for key, value in self.of(r.OPERATION).items()}
-        self.floors = {key: _number(value) for key, value in self.of(r.FLOW).items()}
-        self.meta = {key[1:]: _number(value) for key, value in self.of(r.META).items()}
-        self.leased = {
-            key: token for token, lease in self.leases.items() for key in lease.keys if key in self.ready
-        }  # fmt: skip
+        self._reader = reader
+        self._by_letter: dict[bytes, dict[bytes, bytes]] = {}
 
     def of(self, letter: bytes) -> dict[bytes, bytes]:
         """Return the rows of one kind."""
-        return self._by_letter.get(letter, {})
+        found = self._by_letter.get(letter)
+        if found is None:
+            found = self._by_letter[letter] = dict(_every(self._reader, letter, bytes((letter[0] + 1,))))
+        return found
+
+    @cached_property
+    def all(self) -> dict[bytes, bytes]:
+        """All rows."""
+        rows = dict(_every(self._reader, b"", _END))
+        by_letter: dict[bytes, dict[bytes, bytes]] = {letter: {} for letter in _LETTERS}
+        for key, value in rows.items():
+            by_letter.setdefault(key[:1], {})[key] = value
+        if len(by_letter) > len(_LETTERS):
+            _fail(f"rows of unknown kinds: {by_letter.keys() - _LETTERS}")
+        self._by_letter = by_letter
+        return rows
+
+    @cached_property
+    def queues(self) -> dict[int, r.QueueRow]:
+        """The queues by their numbers."""
+        return {_number(key[1:]): r.decode_queue(value) for key, value in self.of(r.QUEUE).items()}
+
+    @cached_property
+    def names(self) -> dict[int, list[str]]:
+        """The task names of each queue."""
+        names: dict[int, list[str]] = {}
+        for key, value in sorted(self.of(r.NAMES).items()):
+            names.setdefault(r.queue_of_names(key), []).extend(r.decode_names(value))
+        return names
+
+    @cached_property
+    def ready(self) -> dict[bytes, TaskRecord]:
+        """What is ready or running."""
+        return {key: r.decode_record(value) for key, value in self.of(r.READY).items()}
+
+    @cached_property
+    def due(self) -> dict[bytes, tuple[int, int, bytes]]:
+        """What waits for its time: queue, generation, record."""
+        return {key: r.split_scheduled(value) for key, value in self.of(r.DUE).items()}
+
+    @cached_property
+    def dead(self) -> dict[bytes, r.DeadRow]:
+        """The dead letters."""
+        return {key: r.decode_dead(value) for key, value in self.of(r.DEAD).items()}
+
+    @cached_property
+    def leases(self) -> dict[int, r.LeaseRow]:
+        """The lease rows by their tokens; those of which all is settled may be there still."""
+        return {_number(key[1:]): r.decode_lease(value) for key, value in self.of(r.LEASE).items()}
+
+    @cached_property
+    def workers(self) -> dict[bytes, r.WorkerRow]:
+        """The workers by their sessions."""
+        return {key[1:]: r.decode_worker(value) for key, value in self.of(r.WORKER).items()}
+
+    @cached_property
+    def operations(self) -> dict[bytes, r.OperationRow]:
+        """The operations under way."""
+        return {key: r.decode_operation(value) for key, value in self.of(r.OPERATION).items()}
+
+    @cached_property
+    def floors(self) -> dict[bytes, int]:
+        """The floors of the flows."""
+        return {key: _number(value) for key, value in self.of(r.FLOW).items()}
+
+    @cached_property
+    def meta(self) -> dict[bytes, int]:
+        """The numbers of the whole."""
+        return {key[1:]: _number(value) for key, value in self.of(r.META).items()}
+
+    @cached_property
+    def leased(self) -> dict[bytes, int]:
+        """The token of each ready key that is under a lease."""
+        ready = self.of(r.READY)
+        return {key: token for token, lease in self.leases.items() for key in lease.keys if key in ready}
 
     def live(self, key: bytes) -> bool:
         """Tell whether a ready row or a floor is of the present generation of its queue."""
@@ -96,9 +153,8 @@ class Rows:
         return flow.generation == self.queues[flow.queue].generation
 
 
-def _every(reader: Reader) -> Iterable[tuple[bytes, bytes]]:
-    start = b""
-    while page := reader.scan(start, _END, _PAGE, 1 << 30):
+def _every(reader: Reader, start: bytes, end: bytes) -> Iterable[tuple[bytes, bytes]]:
+    while page := reader.scan(start, end, _PAGE, 1 << 30):
         yield from page
         start = page[-1][0] + b"\0"
 
