@@ -77,7 +77,7 @@ async def test_what_arrives_during_a_commit_is_the_next_batch() -> None:
     store.stall()
     clients[0].send(bench.enqueue())
     await settle()
-    before = bench.service._commits
+    before = bench.service._commit.commits
 
     for client in clients[1:]:
         client.send(bench.enqueue())
@@ -86,7 +86,7 @@ async def test_what_arrives_during_a_commit_is_the_next_batch() -> None:
     await settle()
 
     assert [client.received() for client in clients] == [[messages.Enqueued()]] * 5
-    assert bench.service._commits - before == 2
+    assert bench.service._commit.commits - before == 2
 
 
 async def test_a_killed_service_says_and_commits_nothing_more() -> None:

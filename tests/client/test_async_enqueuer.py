@@ -33,14 +33,16 @@ def new_enqueuer(send: Callable[[Enqueue], Awaitable[Enqueued]]) -> AsyncEnqueue
     return AsyncEnqueuer(FrameCutter(ClientIds(lambda: 1_000, os.urandom)), send)
 
 
-async def test_callers_of_one_turn_share_a_frame(scripted: ScriptedBroker) -> None:
+async def test_callers_of_one_turn_share_a_frame_but_for_the_first_who_waits_for_nobody(
+    scripted: ScriptedBroker,
+) -> None:
     async with AsyncClient(TcpDialer.of(scripted.url)) as client:
         await client.ping()
         task_ids = await asyncio.gather(*(client.enqueue(Task(SPEC, str(n).encode())) for n in range(100)))
 
-    [frame] = scripted.seen(Type.ENQUEUE)
-    assert isinstance(frame, Enqueue)
-    assert frame.tasks == [(task_id, 0, str(n).encode()) for n, task_id in enumerate(task_ids)]
+    frames = scripted.seen(Type.ENQUEUE)
+    rows = [(task_id, 0, str(n).encode()) for n, task_id in enumerate(task_ids)]
+    assert [frame.tasks for frame in frames if isinstance(frame, Enqueue)] == [rows[:1], rows[1:]]
 
 
 async def test_a_turn_of_very_many_callers_makes_several_frames(scripted: ScriptedBroker) -> None:
@@ -48,7 +50,7 @@ async def test_a_turn_of_very_many_callers_makes_several_frames(scripted: Script
         await client.ping()
         task_ids = await asyncio.gather(*(client.enqueue(Task(SPEC, b"")) for _ in range(2_500)))
 
-    assert len(scripted.seen(Type.ENQUEUE)) == 3
+    assert len(scripted.seen(Type.ENQUEUE)) == 1 + 3
     assert list(scripted.tasks) == task_ids
 
 
@@ -74,6 +76,7 @@ async def test_a_frame_refused_for_one_task_is_taken_apart() -> None:
     async def send(frame: Enqueue) -> Enqueued:
         payloads = [payload for _, _, payload in frame.tasks]
         sent.append(payloads)
+        await asyncio.sleep(0)
         if b"bad" in payloads:
             raise TooManyQueues("10,000 queues")
         return Enqueued()
@@ -81,17 +84,18 @@ async def test_a_frame_refused_for_one_task_is_taken_apart() -> None:
     enqueuer = new_enqueuer(send)
 
     outcomes = await asyncio.gather(
-        *(enqueuer.enqueue(Task(SPEC, payload), LIMITS) for payload in (b"good", b"bad", b"fine")),
+        *(enqueuer.enqueue(Task(SPEC, payload), LIMITS) for payload in (b"first", b"good", b"bad", b"fine")),
         return_exceptions=True,
     )
 
-    assert [type(outcome) for outcome in outcomes] == [bytes, TooManyQueues, bytes]
-    assert sent == [[b"good", b"bad", b"fine"], [b"good"], [b"bad"], [b"fine"]]
+    assert [type(outcome) for outcome in outcomes] == [bytes, bytes, TooManyQueues, bytes]
+    assert sent == [[b"first"], [b"good", b"bad", b"fine"], [b"good"], [b"bad"], [b"fine"]]
 
 
 @pytest.mark.parametrize("error", [BrokerStoreFull("full"), OutcomeUnknown("too old"), RequestTimeout("late")])
 async def test_a_failure_that_is_nobodys_fault_is_everybodys(error: Exception) -> None:
     async def send(frame: Enqueue) -> Enqueued:
+        await asyncio.sleep(0)
         raise error
 
     enqueuer = new_enqueuer(send)
@@ -107,11 +111,12 @@ async def test_a_failure_that_is_nobodys_fault_is_everybodys(error: Exception) -
 async def test_a_caller_that_goes_away_leaves_the_others_alone(scripted: ScriptedBroker) -> None:
     async with AsyncClient(TcpDialer.of(scripted.url)) as client:
         await client.ping()
-        first, second = (asyncio.ensure_future(client.enqueue(Task(SPEC, b""))) for _ in range(2))
+        ahead, first, second = (asyncio.ensure_future(client.enqueue(Task(SPEC, b""))) for _ in range(3))
         await asyncio.sleep(0)
         first.cancel()
 
         task_id = await second
+        await ahead
 
     assert task_id in scripted.tasks
     assert first.cancelled()
@@ -124,7 +129,7 @@ async def test_closing_waits_for_what_is_on_its_way() -> None:
         return await answer
 
     enqueuer = new_enqueuer(send)
-    enqueuing = [asyncio.ensure_future(enqueuer.enqueue(Task(SPEC, b""), LIMITS)) for _ in range(2)]
+    enqueuing = [asyncio.ensure_future(enqueuer.enqueue(Task(SPEC, b""), LIMITS)) for _ in range(3)]
     for _ in range(3):
         await asyncio.sleep(0)
 
@@ -135,20 +140,23 @@ async def test_closing_waits_for_what_is_on_its_way() -> None:
     await closing
 
     assert not was_done
-    assert len(set(await asyncio.gather(*enqueuing))) == 2
+    assert len(set(await asyncio.gather(*enqueuing))) == 3
 
 
-async def test_a_caller_that_came_alone_sends_its_task_itself(scripted: ScriptedBroker) -> None:
+async def test_a_caller_that_waited_for_others_in_vain_sends_its_task_itself(scripted: ScriptedBroker) -> None:
     mine = new_ids.make()
 
     async with AsyncClient(TcpDialer.of(scripted.url)) as client:
-        assert await client.enqueue(Task(SPEC, b"x", TaskId(mine))) == mine
-        with pytest.raises(DuplicateTask):
-            await client.enqueue(Task(SPEC, b"x", TaskId(mine)))
-        going = asyncio.ensure_future(client.enqueue(Task(SPEC, b"gone")))
+        await client.ping()
+        ahead, same, gone = (
+            asyncio.ensure_future(client.enqueue(task))
+            for task in (Task(SPEC, b"x", TaskId(mine)), Task(SPEC, b"x", TaskId(mine)), Task(SPEC, b"gone"))
+        )
         await asyncio.sleep(0)
-        going.cancel()
-        await asyncio.wait([going])
+        gone.cancel()
+        assert await ahead == mine
+        with pytest.raises(DuplicateTask):
+            await same
         await client.ping()
 
     assert list(scripted.tasks) == [mine]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from tq.broker.batch import Batch
+from tq.broker.commit import GroupCommit
 from tq.broker.service import BrokerService
 from tq.core.lease import first_token
 from tq.engine.changes import Changes
@@ -29,29 +30,32 @@ def a_reply_leaves_before_its_sync(patch: pytest.MonkeyPatch) -> None:
 
 
 def say_around_commit(patch: pytest.MonkeyPatch, *, is_said_first: bool) -> None:
-    commit_one, let_out = BrokerService._commit_one, BrokerService._let_out
+    advance, let_out = GroupCommit.advance, BrokerService._let_out
 
-    async def hasty(self: BrokerService) -> bool:
-        batch, commit = self._batch, self._store.commit
+    def hasty(self: GroupCommit, now: int, *, hand_out: bool) -> None:
+        batch, commit = self.batch, self._store.commit
 
         def commit_and_say(writes: Mapping[bytes, bytes | None], *, sync: bool = True) -> Awaitable[Commit]:
             if is_said_first:
-                let_out(self, batch)
+                self._let_out(batch)
             committing = commit(writes, sync=sync)
             if not is_said_first:
-                let_out(self, batch)
+                self._let_out(batch)
             return committing
 
         with pytest.MonkeyPatch.context() as for_now:
             for_now.setattr(self._store, "commit", commit_and_say)
-            return await commit_one(self)
+            advance(self, now, hand_out=hand_out)
 
-    def only_what_was_not_committed(self: BrokerService, batch: Batch) -> None:
-        if not batch.changes.writes:
+    said: list[Batch] = []
+
+    def once(self: BrokerService, batch: Batch) -> None:
+        if batch not in said:
+            said.append(batch)
             let_out(self, batch)
 
-    patch.setattr(BrokerService, "_commit_one", hasty)
-    patch.setattr(BrokerService, "_let_out", only_what_was_not_committed)
+    patch.setattr(GroupCommit, "advance", hasty)
+    patch.setattr(BrokerService, "_let_out", once)
 
 
 def a_frame_is_not_remembered(patch: pytest.MonkeyPatch) -> None:
@@ -93,13 +97,14 @@ def a_floor_is_one_too_far(patch: pytest.MonkeyPatch) -> None:
 
 
 def time_passes_before_the_heartbeats_are_read(patch: pytest.MonkeyPatch) -> None:
-    tick, pump = BrokerService._tick, BrokerService._pump
+    tick = BrokerService._tick
 
     def hasty(self: BrokerService) -> None:
         with pytest.MonkeyPatch.context() as for_now:
-            for_now.setattr(BrokerService, "_pump", lambda self: None)
+            for_now.setattr(BrokerService, "_serve_all", lambda self, now: None)
+            for_now.setattr(BrokerService, "_turn", lambda self: None)
             tick(self)
-        pump(self)
+        self._turn()
 
     patch.setattr(BrokerService, "_tick", hasty)
 

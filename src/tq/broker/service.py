@@ -1,14 +1,14 @@
-"""The service: group commit between connections and the engine.
+"""The service: between connections and the engine, turn by turn.
 
-    sessions -> _serve: decode, Engine.apply into the batch being built
-             -> _commit: dispatch, seal, Store.commit (one batch in flight)
-             -> _let_out: replies, deliveries, results, only now
+    _turn: sessions -> _serve: decode, Engine.apply into the batch being built
+           GroupCommit.advance: dispatch, seal, Store.commit (one batch in flight)
+           _let_out: replies, deliveries, results, only once the batch is durable
 
 While one batch is being made durable the next is built, from whatever arrives.  A read's
 reply waits with the batch in which it was read, behind all batches that it saw.
 
-Invariant: batches are let out in the order in which they were built, each after its
-commit; a batch whose commit failed is never let out, and the service stops.
+Invariant: nothing is said before the batch it rests on is durable; after a commit that
+failed, or a bug, nothing is said at all, and the service stops.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ import msgspec
 
 from tq.broker.batch import Batch, in_frames
 from tq.broker.clock import READ_EVERY_S, EngineClock
+from tq.broker.commit import GroupCommit
 from tq.broker.config import BrokerSettings
 from tq.broker.requests import ANSWERS
 from tq.broker.sessions import Session
@@ -30,7 +31,6 @@ from tq.core.errors import (
     ProtocolViolation,
     RemoteProtocolError,
     SessionUnknown,
-    StoreError,
 )
 from tq.core.outcome import TaskResult
 from tq.engine.changes import Changes
@@ -41,12 +41,12 @@ from tq.protocol import messages
 from tq.protocol.connection import Request
 from tq.protocol.messages import Type
 from tq.protocol.states import ConnectionState
-from tq.store.base import Commit, Store
+from tq.store.base import Store
 
 # Connections take turns: so much of one client's requests, then the next client's.
 TURN_BYTES = 64 * 1024
 # After so long the loop gets to read its sockets again.
-_PUMP_S_MAX = 0.005
+_TURN_S_MAX = 0.005
 _HEALTH_EVERY_S = 0.05
 # Who connects and does not say who it is holds a descriptor that others need.
 _HELLO_S = 10.0
@@ -111,7 +111,9 @@ class BrokerService:
             ),
             sources.draw,
         )
-        self._batch = Batch(self.engine.changes())
+        self._commit = GroupCommit(
+            self.engine, store, sources.monotonic, let_out=self._let_out, go_on=self._go_on, fail=self._fail
+        )
         self._numbers = count(1)
         self._sessions: dict[int, Session] = {}
         self._hellos_due: deque[tuple[float, int]] = deque()
@@ -119,16 +121,13 @@ class BrokerService:
         self._urgent: deque[Session] = deque()
         self._waiting: deque[Session] = deque()
         self._buffered_bytes = 0
-        self._pump_scheduled = False
+        self._turn_due: asyncio.Handle | None = None
         self._held_back = False
         self._health_at = 0.0
-        self._work = asyncio.Event()
         self._stopping = False
-        self._committer: asyncio.Task[None] | None = None
+        self._said_all: asyncio.Event = asyncio.Event()
         self._ticker: asyncio.TimerHandle | None = None
         self._started_at = 0
-        self._commits = 0
-        self._commit_s = 0.0
 
     # ------------------------------------------------------------------ life
 
@@ -145,7 +144,6 @@ class BrokerService:
         await self._store.commit(changes.writes, sync=True)
         self.failed = loop.create_future()
         self._check_health()
-        self._committer = loop.create_task(self._commit_batches(), name="commit batches")
         self._tick()
 
     async def stop(self) -> None:
@@ -153,16 +151,16 @@ class BrokerService:
 
         Idempotent; the store is left open for its owner to close.
         """
-        if self._stopping or self._committer is None:
+        if self._stopping or self.failed is None:
             return
         self._stopping = True
         for session in self._sessions.values():
             if session.conn.role is not None:
                 self._batch.say(session, session.conn.push(messages.GoingAway("the broker is stopping")))
-        self._pump()
+        self._turn()
         try:
             async with asyncio.timeout(self._settings.drain_ms / 1_000):
-                await self._committer
+                await self._said_all.wait()
         except TimeoutError:
             self._log.warning("stop.unanswered", sessions=len(self._sessions), after_ms=self._settings.drain_ms)
         if self._ticker is not None:
@@ -173,9 +171,8 @@ class BrokerService:
     def kill(self) -> None:
         """End at once, without a farewell, as the end of the process would: for whoever simulates one."""
         self._stopping = True
-        self._urgent.clear()
-        self._waiting.clear()
-        for ending in (self._committer, self._ticker):
+        self._commit.close()
+        for ending in (self._turn_due, self._ticker):
             if ending is not None:
                 ending.cancel()
 
@@ -205,21 +202,22 @@ class BrokerService:
         session.writing_paused = False
         if session.worker is not None and self._workers.get(session.worker) is session and session.inbox:
             try:
-                self._serve(session, session.inbox_bytes)
-            except Exception as error:  # noqa: BLE001 - a bug, as in the pump
+                self._serve(session, session.inbox_bytes, self._clock.now())
+            except Exception as error:  # noqa: BLE001 - a bug, as in a turn
                 self._fail(error)
                 return
         self._apply_quietly(Unwait(session.number, None))
         if session.worker is not None and self._workers.get(session.worker) is session:
             del self._workers[session.worker]
             self._apply_quietly(Disconnect(session.worker))
+        self._schedule_turn()
 
     def arrived(self, session: Session) -> None:
         """Queue *session* for a turn."""
         if not session.queued:
             session.queued = True
             (self._urgent if session.urgent else self._waiting).append(session)
-        self._schedule_pump()
+        self._schedule_turn()
 
     def may_buffer(self, count: int) -> bool:
         """Count bytes of waiting requests, of all sessions together."""
@@ -237,7 +235,7 @@ class BrokerService:
     def stats(self, now: int, changes: Changes) -> messages.Stats:
         """Return the figures of the broker as a whole."""
         queues = self.engine.apply(ListQueues(None), now, changes)
-        health = self._store.health()
+        health, commit = self._store.health(), self._commit
         return messages.Stats(
             server=self.server,
             started_at=self._started_at,
@@ -255,42 +253,63 @@ class BrokerService:
             completed_total=sum(queue.completed_total for queue in queues),
             failed_total=sum(queue.failed_total for queue in queues),
             lost_total=sum(queue.lost_total for queue in queues),
-            commits_total=self._commits,
-            commit_ms_mean=round(self._commit_s * 1_000 / self._commits, 3) if self._commits else 0.0,
+            commits_total=commit.commits,
+            commit_ms_mean=round(commit.seconds * 1_000 / commit.commits, 3) if commit.commits else 0.0,
             rss_bytes=self._sources.rss_bytes(),
             disk_free_bytes=health.disk_free_bytes,
         )
 
-    # ------------------------------------------------------------------ building the batch
+    # ------------------------------------------------------------------ turns
 
-    def _schedule_pump(self) -> None:
-        if not self._pump_scheduled:
-            self._pump_scheduled = True
-            asyncio.get_running_loop().call_soon(self._pump)
+    @property
+    def _batch(self) -> Batch:
+        """The batch being built."""
+        return self._commit.batch
 
-    def _pump(self) -> None:
-        """Serve workers whole, then clients in turns, until the batch is full or the loop must read again."""
-        self._pump_scheduled = False
+    def _schedule_turn(self) -> None:
+        if self._turn_due is None and not self._commit.is_closed:
+            self._turn_due = asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Serve whoever asks, and commit what that made unless a batch is in flight."""
+        if self._turn_due is not None:
+            self._turn_due.cancel()
+            self._turn_due = None
+        if self._commit.is_closed:
+            return
         try:
-            while self._urgent:
-                session = self._urgent.popleft()
-                session.queued = False
-                self._serve(session, TURN_BYTES * 1_000)
-            until = self._sources.monotonic() + _PUMP_S_MAX
-            while self._waiting and not self._batch.full and not self._held_back:
-                session = self._waiting.popleft()
-                session.queued = False
-                self._serve(session, TURN_BYTES)
-                if self._sources.monotonic() >= until:
-                    break
-        except Exception as error:  # noqa: BLE001 - a bug: what the batch holds is not to be trusted
+            now = self._clock.now()
+            self._serve_all(now)
+            self._commit.advance(now, hand_out=not self._stopping)
+        except Exception as error:  # noqa: BLE001 - a failed commit, or a bug: what the batch holds is not to be trusted
             self._fail(error)
             return
-        if self._waiting and not self._batch.full and not self._held_back:
-            self._schedule_pump()
-        self._work.set()
+        self._go_on()
 
-    def _serve(self, session: Session, bytes_max: int) -> None:
+    def _go_on(self) -> None:
+        """Have another turn if there is something to do that waits for no commit; note when there is nothing left."""
+        commit = self._commit
+        takes_clients = self._waiting and not self._held_back and not commit.batch.full
+        if self._urgent or takes_clients or (not commit.in_flight and (commit.has_more or not commit.batch.empty)):
+            self._schedule_turn()
+        elif self._stopping and not self._waiting and not commit.in_flight:
+            self._said_all.set()
+
+    def _serve_all(self, now: int) -> None:
+        """Serve workers whole, then clients in turns, until the batch is full or the loop must read again."""
+        while self._urgent:
+            session = self._urgent.popleft()
+            session.queued = False
+            self._serve(session, TURN_BYTES * 1_000, now)
+        until = self._sources.monotonic() + _TURN_S_MAX
+        while self._waiting and not self._batch.full and not self._held_back:
+            session = self._waiting.popleft()
+            session.queued = False
+            self._serve(session, TURN_BYTES, now)
+            if self._sources.monotonic() >= until:
+                break
+
+    def _serve(self, session: Session, bytes_max: int, now: int) -> None:
         """Give *session* its turn."""
         served = 0
         while session.inbox and served < bytes_max and not session.writing_paused:
@@ -301,7 +320,7 @@ class BrokerService:
             except RemoteProtocolError as violation:
                 session.violation = violation
                 break
-            self._answer(session, request)
+            self._answer(session, request, now)
             if session.conn.state is ConnectionState.CLOSING:
                 self._batch.closing.append(session)
                 session.void()
@@ -311,11 +330,11 @@ class BrokerService:
         elif session.inbox and not session.writing_paused:
             self.arrived(session)
 
-    def _answer(self, session: Session, request: Request) -> None:
+    def _answer(self, session: Session, request: Request, now: int) -> None:
         batch = self._batch
         batch.bytes_in += request.size
         try:
-            reply = ANSWERS[request.kind](self, session, request.message, self._clock.now(), batch.changes)
+            reply = ANSWERS[request.kind](self, session, request.message, now, batch.changes)
             data = None if reply is None else session.conn.reply(request.correlation, reply)
         except BrokerError as error:
             if request.correlation:
@@ -343,23 +362,22 @@ class BrokerService:
 
     def _tick(self) -> None:
         """Let time pass for the engine, once the heartbeats that have come are applied."""
-        if self._stopping or self.failed is None or self.failed.done():
+        if self._stopping or self._commit.is_closed:
             return
-        loop = asyncio.get_running_loop()
-        self._pump()
-        now = self._clock.now()
         try:
+            now = self._clock.now()
+            self._serve_all(now)
             if self.engine.next_tick(now) <= now and not self._batch.full:
                 self.engine.apply(Tick(), now, self._batch.changes)
-                self._work.set()
         except Exception as error:  # noqa: BLE001 - a bug, as above
             self._fail(error)
             return
         self._check_health()
         self._dismiss_the_silent()
+        self._turn()
         wait_ms = self.engine.next_tick(now) - now
         # One slice of a large operation a batch: the next tick comes with the next turn of the loop.
-        self._ticker = loop.call_later(min(READ_EVERY_S, max(wait_ms, 1) / 1_000), self._tick)
+        self._ticker = asyncio.get_running_loop().call_later(min(READ_EVERY_S, max(wait_ms, 1) / 1_000), self._tick)
 
     def _dismiss_the_silent(self) -> None:
         """Close the connections that have not said hello in time."""
@@ -390,48 +408,9 @@ class BrokerService:
             self._held_back = held_back
             self._log.warning("store.behind" if held_back else "store.caught_up")
             if not held_back:
-                self._schedule_pump()
+                self._schedule_turn()
 
-    # ------------------------------------------------------------------ committing
-
-    async def _commit_batches(self) -> None:
-        """Commit batch after batch, one in flight, until the service stops and has no more to say."""
-        try:
-            while True:
-                await self._work.wait()
-                self._work.clear()
-                more = True
-                while more:
-                    more = await self._commit_one()
-                    # The loop must get to its sockets between two batches, also if nothing was waited for.
-                    await asyncio.sleep(0)
-                if self._stopping and self._batch.empty and not self._waiting and not self._urgent:
-                    return
-        except StoreError as error:
-            self._fail(error)
-        except Exception as error:  # noqa: BLE001 - a bug: fail-stop, as a failed commit
-            self._fail(error)
-
-    async def _commit_one(self) -> bool:
-        """Commit the batch being built, let it out; tells whether there is more to do at once."""
-        batch = self._batch
-        changes = batch.changes
-        more = self.engine.dispatch(changes) if not self._stopping else False
-        if batch.empty:
-            return False
-        self.engine.seal(self._clock.now(), changes)
-        self._batch = Batch(self.engine.changes())
-        if self._waiting:
-            self._schedule_pump()
-        if changes.writes:
-            began = self._sources.monotonic()
-            outcome = await self._store.commit(changes.writes, sync=changes.promised)
-            if outcome is not Commit.COMMITTED:
-                raise StoreError("the store belongs to another broker now")
-            self._commits += 1
-            self._commit_s += self._sources.monotonic() - began
-        self._let_out(batch)
-        return more or not self._batch.empty
+    # ------------------------------------------------------------------ letting out
 
     def _let_out(self, batch: Batch) -> None:
         """Say what the batch has to say: it is durable."""
@@ -478,6 +457,8 @@ class BrokerService:
             return
         self._log.error("service.failed", error=f"{type(error).__name__}: {error}", exc_info=error)
         self._stopping = True
+        self._commit.close()
+        self._said_all.set()
         self.failed.set_exception(error)
         for session in list(self._sessions.values()):
             session.close()

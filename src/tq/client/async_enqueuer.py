@@ -1,7 +1,8 @@
 """The single enqueues of one turn of the event loop, sent as one frame.
 
 A hundred callers that enqueue one task each cost the broker, and the network, little
-more than one.  Invariant: a refused task fails its own caller and no other.
+more than one.  A caller that finds none of them on its way does not wait for others.
+Invariant: a refused task fails its own caller and no other.
 """
 
 import asyncio
@@ -35,6 +36,8 @@ class AsyncEnqueuer:
         self._send = send
         self._waiting: list[_Waiting] = []
         self._sending: set[asyncio.Task[None]] = set()
+        # Frames of one task that their own callers carry.
+        self._alone = 0
 
     async def enqueue(self, task: Task, limits: Limits) -> TaskId:
         """Enqueue *task*, which has been checked, and return its id.
@@ -42,13 +45,15 @@ class AsyncEnqueuer:
         Raises:
             BrokerError: The broker refused it.
         """
+        if not (self._alone or self._sending or self._waiting):
+            return await self._enqueue_alone(task)
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._flush, loop, limits)
         waiting = _Waiting(task, loop.create_future())
         self._waiting.append(waiting)
         task_id = await waiting.done
-        return await self._alone(task) if task_id is None else task_id
+        return await self._enqueue_alone(task) if task_id is None else task_id
 
     async def close(self) -> None:
         """Wait for the frames on their way to end; the callers of those with one task do so themselves."""
@@ -56,17 +61,23 @@ class AsyncEnqueuer:
             await asyncio.wait(self._sending)
 
     def _flush(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
-        waiting, self._waiting = self._waiting, []
+        # Who went away in this turn has sent nothing yet.
+        waiting = [one for one in self._waiting if not one.done.done()]
+        self._waiting = []
         if len(waiting) == 1:
-            if not waiting[0].done.done():
-                waiting[0].done.set_result(None)
+            waiting[0].done.set_result(None)
             return
         for batch in self._cutter.cut([one.task for one in waiting], limits, EnqueueOutcome()):
             self._start(loop, batch.frame, waiting[batch.first : batch.first + len(batch.frame.tasks)])
 
-    async def _alone(self, task: Task) -> TaskId:
+    async def _enqueue_alone(self, task: Task) -> TaskId:
         frame = self._cutter.single(task)
-        for _, code, text in (await self._send(frame)).refused:
+        self._alone += 1
+        try:
+            answer = await self._send(frame)
+        finally:
+            self._alone -= 1
+        for _, code, text in answer.refused:
             raise broker_error(code, text)
         return TaskId(frame.tasks[0][0])
 
