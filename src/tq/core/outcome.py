@@ -12,6 +12,7 @@ from tq.core.times import Timestamp
 
 TRACEBACK_CHARACTERS_MAX = 16_384
 MESSAGE_CHARACTERS_MAX = 2_048
+TYPE_CHARACTERS_MAX = 255
 
 
 class TaskFailure(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -53,7 +54,7 @@ class TaskResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Retry(Exception):
-    """Raise or return it in a handler: try again, *after* seconds (None: by the task's policy).
+    """Raise or return it in a handler: try again, *after* seconds (None: by the task's policy; at most a week).
 
     It counts as an attempt: at ``max_attempts`` the task is dead all the same.
     """
