@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from tq.broker.config import BrokerSettings
-from tq.broker.service import BrokerService, Log, Sources
+from tq.broker.service import BrokerService
 from tq.broker.sessions import Session
+from tq.broker.sources import Log, Sources
 from tq.core.ids import IdMaker
 from tq.core.task import TaskRecord, TaskSpec
 from tq.core.worker import WorkerInfo
@@ -26,11 +27,14 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = bytearray()
+        self.writes: list[int] = []
         self.closed = False
+        self.aborted = False
         self.reading = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
+        self.writes.append(len(data))
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -42,7 +46,7 @@ class Wire(asyncio.Transport):
         self.closed = True
 
     def abort(self) -> None:
-        self.closed = True
+        self.closed = self.aborted = True
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -103,13 +107,15 @@ class Bench:
     async def client(self) -> Peer:
         return await self._greeted(messages.Hello(messages.MAGIC, messages.VERSION, Role.CLIENT))
 
-    async def worker(self, *names: str, session: bytes = b"s" * 16, window: int = 100) -> Peer:
+    async def worker(
+        self, *names: str, session: bytes = b"s" * 16, window: int = 100, window_bytes: int = 1 << 20
+    ) -> Peer:
         info = WorkerInfo("w", "host", 1, "async", 1, list(names or ("noop",)))
         peer = await self._greeted(
             messages.Hello(messages.MAGIC, messages.VERSION, Role.WORKER, "", session, b"x" * 16, info)
         )
         peer.send(messages.Subscribe([("default", 1)]))
-        peer.send(messages.Window(window, 1 << 20))
+        peer.send(messages.Window(window, window_bytes))
         await settle()
         assert peer.received()[0] == messages.Ok()
         return peer

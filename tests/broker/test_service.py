@@ -2,15 +2,19 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from tests.broker.peers import START_MS, Bench, Peer, records, settle
+from tq.broker.batch import SAID_BYTES_MAX, WRITTEN_BYTES_MAX
 from tq.core.errors import StoreError
 from tq.core.outcome import TaskFailure
 from tq.core.task import TaskSpec
 from tq.core.worker import WorkerInfo
+from tq.engine.workers import SENT_BYTES_MAX, WINDOW_TASKS_MAX
 from tq.protocol import messages
-from tq.protocol.frames import HEADER
+from tq.protocol.codec import encode_message
+from tq.protocol.frames import FRAME_BYTES_MAX, HEADER
 from tq.store.base import Health
 from tq.store.memory import MemoryStore
 from tq.testing.simulated_store import SimulatedStore
@@ -245,6 +249,96 @@ async def test_a_task_runs_and_its_result_is_pushed_to_who_waits() -> None:
     enqueued, waited, results = client.received()
     assert (enqueued, waited) == (messages.Enqueued(), messages.Waited([], []))
     assert [(result.id, result.result) for result in results.results] == [(task_id, b"\x2a")]
+
+
+async def test_a_ping_is_answered_once_the_store_has_answered() -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    client = await bench.client()
+    store.stall()
+
+    client.send(messages.Ping())
+    await settle()
+
+    assert client.received() == []
+    store.resume()
+    await settle()
+    assert [type(message) for message in client.received()] == [messages.Pong]
+
+
+async def test_a_worker_that_does_not_read_gets_no_more_tasks_until_it_does_and_is_served_meanwhile() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+    client.send(bench.enqueue())
+    await settle()
+    (first,) = worker.received()
+
+    worker.session.pause_writing()
+    client.send(bench.enqueue(20))
+    worker.send(messages.Settle([(first.token, 0, None)]))
+    await settle()
+
+    assert worker.received() == [messages.Settled()]
+    worker.session.resume_writing()
+    await settle()
+    (rest,) = worker.received()
+    assert len(rest.records) == 20
+
+
+async def test_one_batch_hands_no_worker_more_than_it_can_be_sent_at_once() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker(window=1_000, window_bytes=1 << 30)
+    worker.session.pause_writing()
+    for _ in range(20):
+        client.send(bench.enqueue(payload=b"p" * 250_000))
+    await settle(200)
+
+    worker.session.resume_writing()
+    await settle(200)
+
+    assert sum(len(deliver.records) for deliver in worker.received()) == 20
+    assert max(worker.wire.writes) < SENT_BYTES_MAX + 512 * 1024
+
+
+async def test_a_worker_may_not_ask_the_broker_to_hold_without_bound() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker(window=2**31, window_bytes=2**40)
+    for _ in range(24):
+        client.send(bench.enqueue(1_000))
+    await settle(400)
+
+    delivered = sum(len(message.records) for message in worker.received())
+
+    assert delivered == WINDOW_TASKS_MAX
+
+
+async def test_a_worker_that_floods_waits_for_the_next_batch_and_its_heartbeats_do_not() -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    client, worker = await bench.client(), await bench.worker(window=1_000)
+    keeper = await bench.keeper()
+    client.send(bench.enqueue(1_000))
+    await settle(50)
+    places = [
+        (message.token, index)
+        for message in worker.received()
+        if isinstance(message, messages.Deliver)
+        for index in range(len(message.records))
+    ]
+    store.stall()
+    client.send(messages.Ping())
+    await settle()
+
+    for token, index in places:
+        worker.send(messages.Settle([(token, index, b"r" * 2_000)]))
+    keeper.send(messages.Heartbeat(1))
+    await settle()
+
+    assert keeper.received() == [messages.Ok()]
+    assert bench.service._batch.written_bytes < WRITTEN_BYTES_MAX + 512 * 1024
+    store.resume()
+    await settle(100)
+    assert worker.received() == [messages.Settled()] * 1_000
 
 
 async def test_results_that_do_not_fit_one_frame_come_in_several() -> None:
@@ -727,3 +821,101 @@ def test_a_worker_that_floods_and_does_not_read_is_dismissed_and_harms_nobody(en
         assert [type(message) for message in client.received()] == [messages.Pong]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        messages.Cancel([b"x"]),
+        messages.Cancel([b""]),
+        messages.ControlDead(messages.DeadAction.REDRIVE, None, [b"x"]),
+        messages.ControlDead(messages.DeadAction.PURGE, None, [b"x" * 17]),
+    ],
+)
+async def test_an_id_of_another_length_is_refused_and_does_not_stop_the_broker(request_: msgspec.Struct) -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+
+    client.send(request_)
+    await settle()
+
+    assert bench.service.failed is not None
+    assert not bench.service.failed.done()
+    assert len(client.received()) == 1
+
+
+async def test_a_worker_that_left_is_counted_and_kept_no_more() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+    for number in range(3):
+        worker = await bench.worker(session=bytes([number]) * 16)
+        worker.send(messages.Goodbye())
+        await settle()
+        worker.session.connection_lost(None)
+
+    client.send(messages.GetStats())
+    await settle()
+
+    assert client.received()[0].workers == 0
+
+
+async def test_one_client_that_asks_for_many_long_answers_at_once_lets_others_in_between() -> None:
+    bench = await Bench(MemoryStore()).start()
+    greedy, modest = await bench.client(), await bench.client()
+    greedy.send(bench.enqueue(500))
+    await settle()
+    greedy.received()
+
+    for _ in range(300):  # 6 KB of requests for 30 MB of answers
+        greedy.send(messages.ListTasks("ready", None, 500))
+    modest.send(messages.Ping())
+    await settle(4)
+
+    assert max(greedy.wire.writes) < 2 * SAID_BYTES_MAX
+    assert isinstance(modest.received()[0], messages.Pong)
+
+
+async def test_nothing_is_said_before_the_welcome() -> None:
+    bench = await Bench(MemoryStore()).start()
+    await bench.worker()
+    keeper = Peer(bench)
+    hello = messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.KEEPER, "", b"s" * 16, b"x" * 16)
+
+    keeper.session.data_received(bytes(encode_message(hello, 1) + encode_message(messages.Heartbeat(1), 2)))
+    await settle()
+
+    assert [type(each) for each in keeper.received()] == [messages.Welcome, messages.Ok]
+
+
+async def test_frames_that_do_not_end_count_against_the_buffer_until_their_peers_are_given_up() -> None:
+    bench = await Bench(MemoryStore(), connection_bytes_max=2 << 20, buffer_bytes_max=16 << 20).start()
+    peers = [Peer(bench) for _ in range(16)]
+    for peer in peers:
+        peer.send(messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.CLIENT))
+    await settle()
+
+    for peer in peers:
+        peer.session.data_received(HEADER.pack(FRAME_BYTES_MAX, 16, 0, 2) + b"x" * (FRAME_BYTES_MAX - 1))
+    late = Peer(bench)
+    late.send(messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.CLIENT))
+    await settle()
+    was_read = late.wire.reading
+    bench.pass_time(21_000)
+    await settle()
+
+    assert not was_read
+    assert [peer.received()[-1].code for peer in peers if peer.wire.closed] == ["protocol_violation"] * 15
+    assert late.wire.reading
+
+
+async def test_a_dismissed_peer_that_does_not_read_is_cut_off() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+    client.session.data_received(HEADER.pack(0xFFFFFFFF, 16, 0, 7))
+    await settle()
+
+    bench.pass_time(10_000)
+    was_cut = client.wire.aborted
+    bench.pass_time(10_000)
+
+    assert (was_cut, client.wire.aborted) == (False, True)

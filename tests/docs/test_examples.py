@@ -23,7 +23,8 @@ import pytest
 from tq import App
 from tq.broker.config import Address, BrokerSettings
 from tq.broker.embedded import standard_log
-from tq.broker.service import BrokerService, Sources
+from tq.broker.service import BrokerService
+from tq.broker.sources import Sources
 from tq.server.tcp import bound, listen
 from tq.store.memory import MemoryStore
 from tq.worker import Worker

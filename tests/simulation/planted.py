@@ -7,6 +7,7 @@ import pytest
 
 from tq.broker.batch import Batch
 from tq.broker.commit import GroupCommit
+from tq.broker.outlet import Outlet
 from tq.broker.service import BrokerService
 from tq.core.lease import first_token
 from tq.engine.changes import Changes
@@ -30,7 +31,7 @@ def a_reply_leaves_before_its_sync(patch: pytest.MonkeyPatch) -> None:
 
 
 def say_around_commit(patch: pytest.MonkeyPatch, *, is_said_first: bool) -> None:
-    advance, let_out = GroupCommit.advance, BrokerService._let_out
+    advance, let_out = GroupCommit.advance, Outlet.let_out
 
     def hasty(self: GroupCommit, now: int, *, hand_out: bool) -> None:
         batch, commit = self.batch, self._store.commit
@@ -49,13 +50,13 @@ def say_around_commit(patch: pytest.MonkeyPatch, *, is_said_first: bool) -> None
 
     said: list[Batch] = []
 
-    def once(self: BrokerService, batch: Batch) -> None:
+    def once(self: Outlet, batch: Batch) -> None:
         if batch not in said:
             said.append(batch)
             let_out(self, batch)
 
     patch.setattr(GroupCommit, "advance", hasty)
-    patch.setattr(BrokerService, "_let_out", once)
+    patch.setattr(Outlet, "let_out", once)
 
 
 def a_frame_is_not_remembered(patch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,11 @@ app = App("memory:")
 TWICE = RetryPolicy(max_attempts=2, backoff_ms=10, jitter=0)
 
 
+@app.task(name="measure")
+async def measure(text: str) -> int:
+    return len(text)
+
+
 @app.task(name="double")
 async def double(x: int) -> int:
     return 2 * x

@@ -15,7 +15,8 @@ from tests.worker.misbehaving import app
 from tq.app.app import App
 from tq.broker.config import Address, BrokerSettings
 from tq.broker.embedded import EmbeddedBroker, standard_log
-from tq.broker.service import BrokerService, Sources
+from tq.broker.service import BrokerService
+from tq.broker.sources import Sources
 from tq.client.async_client import AsyncClient
 from tq.client.dialer import Dialer, TcpDialer
 from tq.core.ids import TaskId
@@ -223,6 +224,21 @@ async def test_a_burst_leaves_empty_queues_and_returns() -> None:
             views = await client.get(ids)
 
     assert {view.state for view in views if view is not None} == {TaskState.COMPLETED}
+
+
+async def test_payloads_of_the_largest_size_cost_a_worker_no_connection(caplog: pytest.LogCaptureFixture) -> None:
+    broker = RestartableBroker()
+    await broker.start()
+    with App("memory:") as memory:
+        for dialer in (memory.dialer(), broker.dialer):
+            async with AsyncClient(dialer) as client:
+                ids = await client.enqueue_many([task("measure", "x" * 250_000) for _ in range(200)])
+                async with working(dialer, concurrency=400):
+                    outcomes = await ends(client, ids)
+
+            assert [outcome.losses for outcome in outcomes if outcome.state is TaskState.COMPLETED] == [0] * 200
+    await broker.stop()
+    assert "ended" not in caplog.text
 
 
 class _EmbeddedDialer:

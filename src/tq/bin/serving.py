@@ -13,13 +13,16 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 import uvloop
 
 from tq import __version__
 from tq.bin import logs
+from tq.bin.descriptors import Descriptors, share_out
 from tq.broker.config import BrokerSettings, parse_address
-from tq.broker.service import BrokerService, Log, Sources
+from tq.broker.service import BrokerService
+from tq.broker.sources import Log, Sources
 from tq.core.errors import ConfigError, StoreError
 from tq.core.times import DurationMs
 from tq.server.tcp import bound, listen
@@ -46,12 +49,13 @@ def serve(settings: BrokerSettings, warning: str | None = None) -> Exit:
         ConfigError: The store is not installed.
     """
     logs.configure(settings.log_level, settings.log_format)
+    descriptors = share_out(settings.connections_max)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Process(settings).run(warning))
+        return runner.run(_Process(settings, descriptors).run(warning))
 
 
-def open_store(settings: BrokerSettings) -> Store:
-    """Return the store that *settings* name.
+def open_store(settings: BrokerSettings, open_files_max: int = 512) -> Store:
+    """Return the store that *settings* name; it may have so many files open.
 
     Raises:
         ConfigError: It is not installed.
@@ -73,14 +77,17 @@ def open_store(settings: BrokerSettings) -> Store:
         durability=Durability(settings.durability),
         sync_interval_ms=DurationMs(settings.sync_interval_ms),
         cache_bytes=settings.block_cache_bytes,
+        open_files_max=open_files_max,
     )
 
 
 class _Process:
     """One run of a broker."""
 
-    def __init__(self, settings: BrokerSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: BrokerSettings, descriptors: Descriptors) -> None:
+        self._settings = msgspec.structs.replace(settings, connections_max=descriptors.connections)
+        self._open_files_max = descriptors.store
+        self._wanted = settings.connections_max
         self._log = structlog.stdlib.get_logger("tq.broker")
         self._signalled = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -88,9 +95,15 @@ class _Process:
     async def run(self, warning: str | None) -> Exit:
         if warning is not None:
             self._log.warning(warning)
+        if self._settings.connections_max < self._wanted:
+            self._log.warning(
+                "fewer connections than configured: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+                connections_max=self._wanted,
+                possible=self._settings.connections_max,
+            )
         self._watch_signals()
         try:
-            store = open_store(self._settings)
+            store = open_store(self._settings, self._open_files_max)
         except StoreError as error:
             self._log.error("the data cannot be opened", data=str(self._settings.data), error=str(error))
             return Exit.STORE

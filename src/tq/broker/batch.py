@@ -4,30 +4,54 @@ Invariant: nothing in ``spoken`` or in the outward part of ``changes`` is writte
 connection before the batch is committed.
 """
 
+from itertools import islice
+
 from tq.broker.sessions import Session
 from tq.core.outcome import TaskResult
 from tq.engine.changes import Changes
 
-# One batch is one record of a replicated log, which may hold 1 MiB; the last command may add half of that.
-BYTES_MAX = 512 * 1024
+# One batch is one record of a replicated log, which may hold 1 MiB: so much may be written when the last command
+# adds at most half of that, and what is handed out an eighth.
+WRITTEN_BYTES_MAX = 320 * 1024
 WRITES_MAX = 8_000
+# What is asked, and what is answered, is in memory until the batch is durable.
+ASKED_BYTES_MAX = 512 * 1024
+SAID_BYTES_MAX = 1024 * 1024
 # What a result takes in a frame besides its value and the text of its failure, at most.
 _RESULT_BYTES = 512
 
 
 class Batch:
-    """One batch under construction."""
+    """One batch under construction.
 
-    __slots__ = ("bytes_in", "changes", "closing", "spoken")
+    ``is_barrier``: it is committed though it may write nothing, since a reply tells that the
+    store has answered.
+    """
+
+    __slots__ = (
+        "_measured",
+        "_written_bytes",
+        "asked_bytes",
+        "changes",
+        "closing",
+        "is_barrier",
+        "said_bytes",
+        "spoken",
+    )
 
     def __init__(self, changes: Changes) -> None:
         self.changes = changes
-        self.bytes_in = 0
+        self.asked_bytes = 0
+        self.said_bytes = 0
+        self.is_barrier = False
         self.spoken: dict[Session, list[bytes | bytearray]] = {}
         self.closing: list[Session] = []
+        self._measured = 0
+        self._written_bytes = 0
 
     def say(self, session: Session, data: bytes | bytearray) -> None:
         """Let *data* go to *session* once the batch is durable."""
+        self.said_bytes += len(data)
         said = self.spoken.get(session)
         if said is None:
             self.spoken[session] = [data]
@@ -36,8 +60,25 @@ class Batch:
 
     @property
     def full(self) -> bool:
-        """Whether it takes no further requests of clients."""
-        return self.bytes_in >= BYTES_MAX or len(self.changes.writes) >= WRITES_MAX
+        """Whether it takes no further requests, heartbeats apart."""
+        return (
+            self.asked_bytes >= ASKED_BYTES_MAX
+            or self.said_bytes >= SAID_BYTES_MAX
+            or len(self.changes.writes) >= WRITES_MAX
+            or self.written_bytes >= WRITTEN_BYTES_MAX
+        )
+
+    @property
+    def written_bytes(self) -> int:
+        """How many bytes of keys and values are written so far; a row written again counts as it was at first."""
+        writes = self.changes.writes
+        fresh = len(writes) - self._measured
+        if fresh:
+            # The newest keys of a dict are its last.
+            for key, value in islice(reversed(writes.items()), fresh):
+                self._written_bytes += len(key) + (len(value) if value is not None else 0)
+            self._measured = len(writes)
+        return self._written_bytes
 
     @property
     def empty(self) -> bool:

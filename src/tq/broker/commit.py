@@ -70,11 +70,11 @@ class GroupCommit:
             return
         self._engine.seal(now, changes)
         self.batch = Batch(self._engine.changes())
-        if not changes.writes:
+        if not (changes.writes or batch.is_barrier):
             self._let_out(batch)
             return
         began = self._monotonic()
-        committing = self._store.commit(changes.writes, sync=changes.promised)
+        committing = self._store.commit(changes.writes, sync=changes.promised or batch.is_barrier)
         if committing is DONE:
             self._count(began)
             self._let_out(batch)

@@ -12,7 +12,8 @@ import threading
 import time
 
 from tq.broker.config import BrokerSettings
-from tq.broker.service import BrokerService, Log, Sources
+from tq.broker.service import BrokerService
+from tq.broker.sources import Log, Sources
 from tq.core.errors import StoreError
 from tq.store.memory import MemoryStore
 

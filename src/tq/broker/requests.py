@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from tq.broker.pressure import Pressure
 from tq.broker.sessions import Session
 from tq.core.errors import BrokerStoreFull, LocalProtocolError, SessionUnknown
 from tq.engine import commands
@@ -24,15 +25,22 @@ class Answering(Protocol):
     engine: Engine
     limits: messages.Limits
     server: str
-    full: str | None
-    """Why no new tasks are taken, if they are not."""
+    pressure: Pressure
 
     def stats(self, now: int, changes: Changes) -> messages.Stats:
         """Return the figures of the broker as a whole."""
         ...
 
-    def replace(self, session: Session, worker: bytes) -> None:
+    def appoint(self, session: Session, worker: bytes) -> None:
         """*session* speaks for *worker* from now on, and no older connection does."""
+        ...
+
+    def retire(self, session: Session) -> None:
+        """*session* speaks for no worker any more."""
+        ...
+
+    def ask_store(self) -> None:
+        """Let the answer wait until the store has answered."""
         ...
 
 
@@ -53,15 +61,15 @@ def _hello(host: Answering, session: Session, message: messages.Hello, now: int,
             register = commands.Register(message.session, message.secret, message.worker, held)
             registered = host.engine.apply(register, now, changes)
             resumed, lost = registered.resumed, registered.lost
-            host.replace(session, message.session)
+            host.appoint(session, message.session)
     return messages.Welcome(messages.VERSION, host.server, now, host.limits, resumed, lost)
 
 
 def _enqueue(
     host: Answering, session: Session, message: messages.Enqueue, now: int, changes: Changes
 ) -> messages.Enqueued:
-    if host.full is not None:
-        raise BrokerStoreFull(host.full)
+    if host.pressure.full is not None:
+        raise BrokerStoreFull(host.pressure.full)
     command = commands.Enqueue(message.frame_id, message.specs, message.tasks)
     return messages.Enqueued(host.engine.apply(command, now, changes))
 
@@ -105,11 +113,12 @@ def _heartbeat(
 
 def _goodbye(host: Answering, session: Session, message: messages.Goodbye, now: int, changes: Changes) -> messages.Ok:
     host.engine.apply(commands.Leave(_worker(session)), now, changes)
-    session.worker = None
+    host.retire(session)
     return messages.Ok()
 
 
 def _ping(host: Answering, session: Session, message: messages.Ping, now: int, changes: Changes) -> messages.Pong:
+    host.ask_store()
     return messages.Pong(host.server, now)
 
 

@@ -2,7 +2,7 @@
 
     _turn: sessions -> _serve: decode, Engine.apply into the batch being built
            GroupCommit.advance: dispatch, seal, Store.commit (one batch in flight)
-           _let_out: replies, deliveries, results, only once the batch is durable
+           Outlet.let_out: replies, deliveries, results, only once the batch is durable
 
 While one batch is being made durable the next is built, from whatever arrives.  A read's
 reply waits with the batch in which it was read, behind all batches that it saw.
@@ -13,64 +13,35 @@ failed, or a bug, nothing is said at all, and the service stops.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from itertools import count
 
-import msgspec
-
-from tq.broker.batch import Batch, in_frames
+from tq.broker.batch import Batch
 from tq.broker.clock import READ_EVERY_S, EngineClock
 from tq.broker.commit import GroupCommit
 from tq.broker.config import BrokerSettings
+from tq.broker.connections import HELLO_S, Connections
+from tq.broker.outlet import Outlet
+from tq.broker.pressure import Pressure
 from tq.broker.requests import ANSWERS
 from tq.broker.sessions import Session
-from tq.core.errors import (
-    BrokerError,
-    GoingAway,
-    Overloaded,
-    ProtocolViolation,
-    RemoteProtocolError,
-    SessionUnknown,
-)
-from tq.core.outcome import TaskResult
+from tq.broker.sources import Log, Sources
+from tq.core.errors import BrokerError, GoingAway, Overloaded, ProtocolViolation, RemoteProtocolError
 from tq.engine.changes import Changes
-from tq.engine.commands import Disconnect, ListQueues, Tick, Unwait
+from tq.engine.commands import Disconnect, ListQueues, SetReading, Tick, Unwait
 from tq.engine.engine import Engine, EngineSettings
 from tq.engine.enqueue import TASKS_MAX
 from tq.protocol import messages
 from tq.protocol.connection import Request
-from tq.protocol.messages import Type
+from tq.protocol.messages import Role, Type
 from tq.protocol.states import ConnectionState
 from tq.store.base import Store
 
 # Connections take turns: so much of one client's requests, then the next client's.
 TURN_BYTES = 64 * 1024
+# Peers that keep descriptors and memory for nothing are looked for so often.
+SWEEP_S = 10.0
 # After so long the loop gets to read its sockets again.
 _TURN_S_MAX = 0.005
-_HEALTH_EVERY_S = 0.05
-# Who connects and does not say who it is holds a descriptor that others need.
-_HELLO_S = 10.0
-
-
-class Log(msgspec.Struct, frozen=True):
-    """Where the service reports: each a function of an event and its values."""
-
-    info: Callable[..., object]
-    warning: Callable[..., object]
-    error: Callable[..., object]
-
-
-class Sources(msgspec.Struct, frozen=True):
-    """What the service takes from outside, so that a test can be the one to give it.
-
-    ``wall``: milliseconds since the epoch; ``monotonic``: seconds; ``draw``: a random
-    number 0 <= n < 1; ``rss_bytes``: the memory of the process.
-    """
-
-    wall: Callable[[], int]
-    monotonic: Callable[[], float]
-    draw: Callable[[], float]
-    rss_bytes: Callable[[], int]
 
 
 class BrokerService:
@@ -93,7 +64,7 @@ class BrokerService:
             settings.heartbeat_ms,
             settings.lease_ms,
         )
-        self.full: str | None = None
+        self.pressure = Pressure(store, settings, sources.monotonic, log)
         self.failed: asyncio.Future[None] | None = None
         self._store = store
         self._settings = settings
@@ -111,23 +82,21 @@ class BrokerService:
             ),
             sources.draw,
         )
+        self._connections = Connections()
+        self._outlet = Outlet(self._connections, self.limits)
         self._commit = GroupCommit(
-            self.engine, store, sources.monotonic, let_out=self._let_out, go_on=self._go_on, fail=self._fail
-        )
+            self.engine, store, sources.monotonic,
+            let_out=self._outlet.let_out, go_on=self._go_on, fail=self._fail,
+        )  # fmt: skip
         self._numbers = count(1)
-        self._sessions: dict[int, Session] = {}
-        self._hellos_due: deque[tuple[float, int]] = deque()
-        self._workers: dict[bytes, Session] = {}
         self._urgent: deque[Session] = deque()
         self._waiting: deque[Session] = deque()
-        self._buffered_bytes = 0
         self._turn_due: asyncio.Handle | None = None
-        self._held_back = False
-        self._health_at = 0.0
         self._stopping = False
-        self._said_all: asyncio.Event = asyncio.Event()
+        self._said_all = asyncio.Event()
         self._ticker: asyncio.TimerHandle | None = None
         self._started_at = 0
+        self._sweep_at = sources.monotonic() + SWEEP_S
 
     # ------------------------------------------------------------------ life
 
@@ -143,7 +112,6 @@ class BrokerService:
         self._started_at = now
         await self._store.commit(changes.writes, sync=True)
         self.failed = loop.create_future()
-        self._check_health()
         self._tick()
 
     async def stop(self) -> None:
@@ -154,7 +122,7 @@ class BrokerService:
         if self._stopping or self.failed is None:
             return
         self._stopping = True
-        for session in self._sessions.values():
+        for session in self._connections:
             if session.conn.role is not None:
                 self._batch.say(session, session.conn.push(messages.GoingAway("the broker is stopping")))
         self._turn()
@@ -162,10 +130,10 @@ class BrokerService:
             async with asyncio.timeout(self._settings.drain_ms / 1_000):
                 await self._said_all.wait()
         except TimeoutError:
-            self._log.warning("stop.unanswered", sessions=len(self._sessions), after_ms=self._settings.drain_ms)
+            self._log.warning("stop.unanswered", sessions=len(self._connections), after_ms=self._settings.drain_ms)
         if self._ticker is not None:
             self._ticker.cancel()
-        for session in list(self._sessions.values()):
+        for session in self._connections:
             session.close()
 
     def kill(self) -> None:
@@ -184,33 +152,12 @@ class BrokerService:
 
     def opened(self, session: Session) -> BrokerError | None:
         """Take *session* in, unless there are too many or the service stops."""
-        self._sessions[session.number] = session
-        self._hellos_due.append((self._sources.monotonic() + _HELLO_S, session.number))
+        self._connections.add(session, self._sources.monotonic())
         if self._stopping:
             return GoingAway("the broker is stopping")
-        if len(self._sessions) > self._settings.connections_max:
+        if len(self._connections) > self._settings.connections_max:
             return Overloaded(f"{self._settings.connections_max} connections are open, as many as may")
         return None
-
-    def closed(self, session: Session) -> None:
-        """Forget *session*; what its worker holds stays under its leases.
-
-        What a worker said with its last breath still counts: an outcome, or that a task had
-        started which then killed it.
-        """
-        self._sessions.pop(session.number, None)
-        session.writing_paused = False
-        if session.worker is not None and self._workers.get(session.worker) is session and session.inbox:
-            try:
-                self._serve(session, session.inbox_bytes, self._clock.now())
-            except Exception as error:  # noqa: BLE001 - a bug, as in a turn
-                self._fail(error)
-                return
-        self._apply_quietly(Unwait(session.number, None))
-        if session.worker is not None and self._workers.get(session.worker) is session:
-            del self._workers[session.worker]
-            self._apply_quietly(Disconnect(session.worker))
-        self._schedule_turn()
 
     def arrived(self, session: Session) -> None:
         """Queue *session* for a turn."""
@@ -219,18 +166,50 @@ class BrokerService:
             (self._urgent if session.urgent else self._waiting).append(session)
         self._schedule_turn()
 
-    def may_buffer(self, count: int) -> bool:
-        """Count bytes of waiting requests, of all sessions together."""
-        self._buffered_bytes += count
-        return self._buffered_bytes < self._settings.buffer_bytes_max
+    def reading(self, session: Session, *, reads: bool) -> None:
+        """*session*'s peer no longer reads what it is sent, or does again: a worker gets no tasks meanwhile."""
+        if self._connections.speaks(session):
+            assert session.worker is not None
+            self._apply_quietly(SetReading(session.worker, reads))
+        if reads:
+            self._schedule_turn()
 
-    def replace(self, session: Session, worker: bytes) -> None:
+    def closed(self, session: Session) -> None:
+        """Forget *session*; what its worker holds stays under its leases.
+
+        What a worker said with its last breath still counts: an outcome, or that a task had
+        started which then killed it.  It waits for its turn like everything else.
+        """
+        if session.inbox and self._connections.speaks(session) and not self._commit.is_closed:
+            self.arrived(session)
+        else:
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        session.end()
+        worker = self._connections.remove(session)
+        if self._commit.is_closed:
+            return
+        self._apply_quietly(Unwait(session.number, None))
+        if worker is not None:
+            self._apply_quietly(Disconnect(worker))
+        self._schedule_turn()
+
+    # ------------------------------------------------------------------ requests' host
+
+    def appoint(self, session: Session, worker: bytes) -> None:
         """Let *session* speak for *worker*, and close the connection that did before."""
-        session.worker = worker
-        former = self._workers.get(worker)
-        self._workers[worker] = session
-        if former is not None and former is not session:
+        former = self._connections.appoint(session, worker)
+        if former is not None:
             self._batch.closing.append(former)
+
+    def retire(self, session: Session) -> None:
+        """Let *session* speak for no worker any more."""
+        self._connections.retire(session)
+
+    def ask_store(self) -> None:
+        """Let the answer to this request tell that the store has answered too."""
+        self._batch.is_barrier = True
 
     def stats(self, now: int, changes: Changes) -> messages.Stats:
         """Return the figures of the broker as a whole."""
@@ -242,8 +221,8 @@ class BrokerService:
             clock_ms=now,
             durability=health.durability.value if health.durability else "none",
             store=health.kind,
-            connections=len(self._sessions),
-            workers=len(self._workers),
+            connections=len(self._connections),
+            workers=self._connections.workers,
             queues=len(queues),
             ready=sum(queue.ready for queue in queues),
             running=sum(queue.running for queue in queues),
@@ -289,30 +268,44 @@ class BrokerService:
     def _go_on(self) -> None:
         """Have another turn if there is something to do that waits for no commit; note when there is nothing left."""
         commit = self._commit
-        takes_clients = self._waiting and not self._held_back and not commit.batch.full
-        if self._urgent or takes_clients or (not commit.in_flight and (commit.has_more or not commit.batch.empty)):
+        waits = bool(self._urgent or (self._waiting and not self.pressure.held_back))
+        if (waits and not commit.batch.full) or (not commit.in_flight and (commit.has_more or not commit.batch.empty)):
             self._schedule_turn()
-        elif self._stopping and not self._waiting and not commit.in_flight:
+        elif self._stopping and not self._urgent and not self._waiting and not commit.in_flight:
             self._said_all.set()
 
     def _serve_all(self, now: int) -> None:
-        """Serve workers whole, then clients in turns, until the batch is full or the loop must read again."""
-        while self._urgent:
+        """Serve workers whole, then clients in turns, until the batch is full or the loop must read again.
+
+        A keeper brings heartbeats alone, which write nothing: it is served in any case.
+        """
+        for _ in range(len(self._urgent)):
             session = self._urgent.popleft()
+            if self._batch.full and session.conn.role is Role.WORKER:
+                self._urgent.append(session)
+                continue
             session.queued = False
-            self._serve(session, TURN_BYTES * 1_000, now)
+            self._serve(session, now, None)
         until = self._sources.monotonic() + _TURN_S_MAX
-        while self._waiting and not self._batch.full and not self._held_back:
+        while self._waiting and not self._batch.full and not self.pressure.held_back:
             session = self._waiting.popleft()
             session.queued = False
-            self._serve(session, TURN_BYTES, now)
+            self._serve(session, now, until)
             if self._sources.monotonic() >= until:
                 break
 
-    def _serve(self, session: Session, bytes_max: int, now: int) -> None:
-        """Give *session* its turn."""
+    def _serve(self, session: Session, now: int, until: float | None) -> None:
+        """Give *session* its turn: a client so many bytes and so long, a worker all that the batch takes, a keeper all.
+
+        ``now`` is the engine's time, *until* the instant at which a client's turn ends.
+        """
+        if session.is_gone and not session.inbox:
+            return
         served = 0
-        while session.inbox and served < bytes_max and not session.writing_paused:
+        bytes_max = session.inbox_bytes if session.urgent else TURN_BYTES
+        while session.inbox and served < bytes_max and session.may_speak:
+            if self._batch.full and session.conn.role is not Role.KEEPER:
+                break
             frame = session.take()
             served += frame.size
             try:
@@ -324,15 +317,19 @@ class BrokerService:
             if session.conn.state is ConnectionState.CLOSING:
                 self._batch.closing.append(session)
                 session.void()
-                return
+                break
+            if until is not None and self._sources.monotonic() >= until:
+                break
         if session.violation is not None:
             self._dismiss(session, session.violation)
-        elif session.inbox and not session.writing_paused:
+        if session.is_gone and not session.inbox:
+            self._forget(session)
+        elif session.inbox and session.may_speak:
             self.arrived(session)
 
     def _answer(self, session: Session, request: Request, now: int) -> None:
         batch = self._batch
-        batch.bytes_in += request.size
+        batch.asked_bytes += request.size
         try:
             reply = ANSWERS[request.kind](self, session, request.message, now, batch.changes)
             data = None if reply is None else session.conn.reply(request.correlation, reply)
@@ -344,7 +341,7 @@ class BrokerService:
             return
         if data is None:
             return
-        if request.kind is Type.HEARTBEAT:
+        if request.kind is Type.HEARTBEAT and session.has_spoken:
             session.write(data)  # it promises nothing that a stalled disk could delay
         else:
             batch.say(session, data)
@@ -353,9 +350,10 @@ class BrokerService:
         self._log.warning("connection.violation", peer=session.peer, error=str(violation))
         self._batch.say(session, session.conn.last_words)
         self._batch.closing.append(session)
+        session.violation = None
         session.void()
 
-    def _apply_quietly(self, command: Unwait | Disconnect) -> None:
+    def _apply_quietly(self, command: Unwait | Disconnect | SetReading) -> None:
         self.engine.apply(command, self._clock.now(), self._batch.changes)
 
     # ------------------------------------------------------------------ time
@@ -372,7 +370,7 @@ class BrokerService:
         except Exception as error:  # noqa: BLE001 - a bug, as above
             self._fail(error)
             return
-        self._check_health()
+        self.pressure.check()
         self._dismiss_the_silent()
         self._turn()
         wait_ms = self.engine.next_tick(now) - now
@@ -380,76 +378,19 @@ class BrokerService:
         self._ticker = asyncio.get_running_loop().call_later(min(READ_EVERY_S, max(wait_ms, 1) / 1_000), self._tick)
 
     def _dismiss_the_silent(self) -> None:
-        """Close the connections that have not said hello in time."""
+        """Close the connections that said no hello in time or stopped in the middle of a frame; end those closed."""
         at = self._sources.monotonic()
-        while self._hellos_due and self._hellos_due[0][0] <= at:
-            session = self._sessions.get(self._hellos_due.popleft()[1])
-            # One whose hello waits for its turn has spoken: it is the broker that is late.
-            if session is not None and session.conn.role is None and not session.inbox:
-                session.write(session.dismiss(ProtocolViolation(f"no HELLO within {_HELLO_S:g} s")))
-                session.close()
-
-    def _check_health(self) -> None:
-        at = self._sources.monotonic()
-        if at < self._health_at:
-            return
-        self._health_at = at + _HEALTH_EVERY_S
-        health = self._store.health()
-        free, reserve = health.disk_free_bytes, self._settings.disk_reserve_bytes
-        full = None
-        if free is not None and free < reserve:
-            full = f"the broker's disk has {free} bytes free; below its reserve of {reserve} it takes no new tasks"
-        if (full is None) is not (self.full is None):
-            (self._log.warning if full else self._log.info)("disk.full" if full else "disk.free", free_bytes=free)
-        self.full = full
-        # RocksDB would block the loop: clients wait in their sockets until it has caught up.
-        held_back = health.is_write_stopped or health.is_write_delayed
-        if held_back is not self._held_back:
-            self._held_back = held_back
-            self._log.warning("store.behind" if held_back else "store.caught_up")
-            if not held_back:
-                self._schedule_turn()
-
-    # ------------------------------------------------------------------ letting out
-
-    def _let_out(self, batch: Batch) -> None:
-        """Say what the batch has to say: it is durable."""
-        self._push(batch)
-        for session, said in batch.spoken.items():
-            session.write(said[0] if len(said) == 1 else b"".join(said))
-        for session in batch.closing:
+        silent = [(session, f"no HELLO within {HELLO_S:g} s") for session in self._connections.silent(at)]
+        if at >= self._sweep_at:
+            self._sweep_at = at + SWEEP_S
+            for session in self._connections:
+                if session.is_leaving_late():
+                    session.abort()
+                elif session.is_stuck():
+                    silent.append((session, f"nothing more of a frame that had begun within {SWEEP_S:g} s"))
+        for session, reason in silent:
+            session.write(session.dismiss(ProtocolViolation(reason)))
             session.close()
-
-    def _push(self, batch: Batch) -> None:
-        changes = batch.changes
-        for delivery in changes.deliveries:
-            session = self._workers.get(delivery.session)
-            if session is not None:
-                records = [msgspec.Raw(record) for record in delivery.records]
-                batch.say(session, session.conn.push(messages.Deliver(delivery.token, delivery.alone, records)))
-        for revocation in changes.revocations:
-            session = self._workers.get(revocation.session)
-            if session is not None:
-                batch.say(session, session.conn.push(messages.Revoke(revocation.tasks)))
-        for worker in changes.expelled:
-            self._expel(batch, worker)
-        results: dict[int, list[TaskResult]] = {}
-        for ending in changes.endings:
-            for number in ending.waiters:
-                results.setdefault(number, []).append(ending.result)
-        for number, ended in results.items():
-            session = self._sessions.get(number)
-            if session is not None:
-                for part in in_frames(ended, self._settings.frame_bytes_max):
-                    batch.say(session, session.conn.push(messages.Results(part)))
-
-    def _expel(self, batch: Batch, worker: bytes) -> None:
-        """End the connection of a worker that was silent for too long: it may live, and must register anew."""
-        session = self._workers.get(worker)
-        if session is not None:
-            error = SessionUnknown(f"worker session {worker.hex()} was silent for {self._settings.lease_ms} ms")
-            batch.say(session, session.dismiss(error))
-            batch.closing.append(session)
 
     def _fail(self, error: Exception) -> None:
         """Stop for good: nothing that is not durable has been said, and nothing more will be."""
@@ -460,5 +401,5 @@ class BrokerService:
         self._commit.close()
         self._said_all.set()
         self.failed.set_exception(error)
-        for session in list(self._sessions.values()):
+        for session in self._connections:
             session.close()

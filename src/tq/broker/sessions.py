@@ -4,21 +4,23 @@ A session only moves bytes: it keeps what has come until its turn, and writes wh
 service lets out.  Backpressure is by bytes: a client whose requests wait beyond its share
 is not read from, and one that does not read its answers gets no further turns.
 
-Invariant: a worker's or keeper's session is never paused: heartbeats and settles are
-small, bounded by what the worker holds, and must not wait behind anything.  Nothing waits in
-the inbox of a conversation that has ended.
+Invariant: what a worker or keeper says is always read and served: heartbeats and settles are
+small, bounded by what the worker holds, and must not wait behind anything, tasks that it
+has not read for one.  Nothing waits in the inbox of a conversation that has ended.
 """
 
 import asyncio
 from collections import deque
 from typing import Protocol, cast
 
+from tq.broker.pressure import Pressure
 from tq.core.errors import BrokerError, Overloaded, RemoteProtocolError
 from tq.protocol.connection import ServerConnection
 from tq.protocol.frames import Frame
 from tq.protocol.messages import Role
 
-# A client that leaves so much of what it asked for unread is taken for dead.
+# A peer that leaves so much of what it asked for unread is taken for dead; a worker that does not read is
+# given no tasks long before that.
 OUTBOX_BYTES_MAX = 16 * 1024 * 1024
 # A worker may have no more than this unread by the broker; only one that floods it gets there.
 _URGENT_INBOX_BYTES_MAX = 64 * 1024 * 1024
@@ -29,6 +31,7 @@ class Host(Protocol):
 
     connection_bytes_max: int
     frame_bytes_max: int
+    pressure: Pressure
 
     def opened(self, session: "Session") -> BrokerError | None:
         """*session* is connected; an error says that it may not stay."""
@@ -38,12 +41,12 @@ class Host(Protocol):
         """*session* has frames to serve."""
         ...
 
-    def closed(self, session: "Session") -> None:
-        """*session* is gone."""
+    def reading(self, session: "Session", *, reads: bool) -> None:
+        """*session*'s peer has stopped to read what is written, or reads again."""
         ...
 
-    def may_buffer(self, count: int) -> bool:
-        """Count *count* more (or less) bytes of waiting requests; tells whether clients may send on."""
+    def closed(self, session: "Session") -> None:
+        """*session* is gone: to be ended, now or once what it said last is served."""
         ...
 
 
@@ -60,8 +63,24 @@ class Session(asyncio.Protocol):
         self._host = host
         self._transport: asyncio.Transport | None = None
         self.inbox_bytes = 0
+        self.has_spoken = False
+        # Of a frame that has come in part; counted like what waits in the inbox.
+        self._partial_bytes = 0
+        self._arrivals = 0
+        self._arrivals_seen = -1
+        self._leaving_seen = False
         self._reading_paused = False
-        self.writing_paused = False
+        self._writing_paused = False
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its connection is lost."""
+        return self._transport is None
+
+    @property
+    def may_speak(self) -> bool:
+        """Whether it may be given a turn: a client that does not read its answers may not."""
+        return not self._writing_paused or self.urgent or self.is_gone
 
     @property
     def urgent(self) -> bool:
@@ -88,6 +107,7 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Cut what came into frames and ask for a turn."""
+        self._arrivals += 1
         try:
             frames = self.conn.receive(data)
         except RemoteProtocolError as violation:
@@ -95,27 +115,33 @@ class Session(asyncio.Protocol):
             self.void()
             self._host.arrived(self)
             return
+        size = 0
         if frames:
             size = sum(frame.size for frame in frames)
             self.inbox.extend(frames)
             self.inbox_bytes += size
-            self._hold_back(may_buffer=self._host.may_buffer(size))
+        partial = self.conn.pending_bytes
+        more = size + partial - self._partial_bytes
+        self._partial_bytes = partial
+        self._host.pressure.buffer(more)
+        self._hold_back()
+        if frames:
             self._host.arrived(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End, once the host has looked at what came last."""
+        """Leave the end to the host."""
         self._transport = None
         self._host.closed(self)
-        self.void()
-        self.conn.ended()
 
     def pause_writing(self) -> None:
-        """The peer does not read: it gets no turns until it does."""
-        self.writing_paused = True
+        """The peer does not read: it gets no turns, or no tasks, until it does."""
+        self._writing_paused = True
+        self._host.reading(self, reads=False)
 
     def resume_writing(self) -> None:
         """The peer reads again."""
-        self.writing_paused = False
+        self._writing_paused = False
+        self._host.reading(self, reads=True)
         if self.inbox:
             self._host.arrived(self)
 
@@ -125,18 +151,21 @@ class Session(asyncio.Protocol):
         """Return the next frame of the inbox."""
         frame = self.inbox.popleft()
         self.inbox_bytes -= frame.size
-        self._host.may_buffer(-frame.size)
-        if self._reading_paused and self.inbox_bytes <= self._host.connection_bytes_max // 2:
-            self._reading_paused = False
-            if self._transport is not None and not self._transport.is_closing():
-                self._transport.resume_reading()
+        self._host.pressure.unbuffer(frame.size)
+        if self._reading_paused:
+            self._read_again()
         return frame
 
     def void(self) -> None:
         """Drop what waits in the inbox: the conversation has ended."""
-        self._host.may_buffer(-self.inbox_bytes)
-        self.inbox_bytes = 0
+        self._host.pressure.unbuffer(self.inbox_bytes + self._partial_bytes)
+        self.inbox_bytes = self._partial_bytes = 0
         self.inbox.clear()
+
+    def end(self) -> None:
+        """Note that all is over; call it once the connection is lost."""
+        self.void()
+        self.conn.ended()
 
     def dismiss(self, error: BrokerError) -> bytearray:
         """Return the bytes that end the conversation for a reason of the broker's; the inbox is void with it."""
@@ -148,6 +177,7 @@ class Session(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        self.has_spoken = True
         transport.write(data)
         if transport.get_write_buffer_size() > OUTBOX_BYTES_MAX:
             transport.abort()
@@ -157,7 +187,35 @@ class Session(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _hold_back(self, *, may_buffer: bool) -> None:
+    def abort(self) -> None:
+        """Close at once, whatever has not gone out."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def is_leaving_late(self) -> bool:
+        """Whether it was to be closed already when this was asked last: its peer does not read the end."""
+        leaving = self._transport is not None and self._transport.is_closing()
+        was_leaving, self._leaving_seen = self._leaving_seen, leaving
+        return leaving and was_leaving
+
+    def is_stuck(self) -> bool:
+        """Whether a frame has begun, and nothing of it has come since this was asked last though it was read for."""
+        is_waiting = self._partial_bytes > 0 and not self._reading_paused and self._arrivals == self._arrivals_seen
+        self._arrivals_seen = self._arrivals
+        return is_waiting
+
+    def _read_again(self) -> None:
+        if self._transport is None or self._transport.is_closing() or not self._reading_paused:
+            return
+        if self.inbox_bytes > self._host.connection_bytes_max // 2:
+            return
+        if self._host.pressure.buffer_full:
+            self._host.pressure.hold(self._read_again)
+            return
+        self._reading_paused = False
+        self._transport.resume_reading()
+
+    def _hold_back(self) -> None:
         transport = self._transport
         if transport is None:
             return
@@ -167,7 +225,8 @@ class Session(asyncio.Protocol):
                 transport.close()
             return
         over = self.inbox_bytes > self._host.connection_bytes_max
-        # With the broker's whole buffer used, a client may still have the one request that is under way.
-        if (over or (not may_buffer and self.inbox_bytes)) and not self._reading_paused:
+        if (over or self._host.pressure.buffer_full) and not self._reading_paused:
             self._reading_paused = True
             transport.pause_reading()
+            if not over:
+                self._host.pressure.hold(self._read_again)

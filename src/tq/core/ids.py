@@ -92,7 +92,9 @@ def is_uuid7(identifier: bytes) -> bool:
 
 
 def format_id(identifier: bytes) -> str:
-    """Return the canonical text of an id: ``018f...-....-7...``."""
+    """Return the canonical text of an id: ``018f...-....-7...``; of bytes that are no id, a part in hexadecimal."""
+    if len(identifier) != ID_BYTES:
+        return f"{identifier[:ID_BYTES].hex()!r} ({len(identifier)} bytes)"
     return str(UUID(bytes=identifier))
 
 

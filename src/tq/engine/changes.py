@@ -66,8 +66,8 @@ class Changes:
     """One batch under construction.
 
     ``writes`` is what the store commits: key to value, or to None for a deletion.
-    ``promised`` is set when somebody will be told that it is durable: only then need the
-    commit be synced (deliveries alone need not: a lost one is a lease that expires).
+    ``promised`` is set unless all of it may be lost by a crash, deliveries for one (a lost
+    one is a lease that expires): only then need the commit not be synced.
     ``expelled`` are the worker sessions that exist no more because their leases ran out.
     """
 

@@ -60,6 +60,13 @@ class SetWindow(Command[None], frozen=True, gc=False):
     payload_bytes: int
 
 
+class SetReading(Command[None], frozen=True, gc=False):
+    """A worker has stopped to read what is sent to it, or reads again."""
+
+    session: bytes
+    reads: bool
+
+
 class Settle(Command[list[tuple[int, int]]], frozen=True, gc=False):
     """Outcomes of a worker: ``done`` as (token, index, result)."""
 

@@ -18,7 +18,7 @@ from tq.engine.changes import Changes, Delivery
 from tq.engine.flows import Flow, QueuedTask
 from tq.engine.leases import Leases
 from tq.engine.queues import Queue, Queues
-from tq.engine.workers import WorkerSession
+from tq.engine.workers import SENT_BYTES_MAX, WorkerSession
 
 DELIVERY_TASKS_MAX = 500
 DELIVERY_BYTES_MAX = 256 * 1024
@@ -142,6 +142,8 @@ class Dispatcher:
         self._lanes: dict[LaneId, Lane] = {}
         self._lane_of: dict[bytes, Lane] = {}
         self._reserved: list[WorkerSession] = []
+        # Who was handed something in this batch.
+        self._given: set[WorkerSession] = set()
         self._isolated = False
 
     def subscribe(self, worker: WorkerSession, queues: dict[Queue, int], *, weighted: bool) -> None:
@@ -194,6 +196,9 @@ class Dispatcher:
 
     def dispatch(self, changes: Changes) -> bool:
         """Hand out what can be, up to a batch's worth; tells whether there may be more."""
+        for worker in self._given:
+            worker.sent_bytes = 0
+        self._given.clear()
         budget = BATCH_TASKS_MAX
         while True:
             for worker in self._reserved:
@@ -206,7 +211,7 @@ class Dispatcher:
                     return True
             # A worker reserved in one lane may have waited for a suspect that another lane has taken since.
             if not (self._reserved and self._isolated):
-                return False
+                return any(worker.sent_bytes >= SENT_BYTES_MAX for worker in self._given)
 
     def _serve(self, lane: Lane, budget: int, changes: Changes) -> int:
         """Hand out of *lane* until it is empty, its workers are full or *budget* is used up; returns how many."""
@@ -251,6 +256,8 @@ class Dispatcher:
         lease = self._leases.grant(worker.session, alone, tasks, changes)
         for task in tasks:
             worker.hold(task)
+            worker.sent_bytes += len(task.record)
+        self._given.add(worker)
         worker.isolating = alone
         changes.deliveries.append(Delivery(worker.session, lease.token, alone, [task.record for task in tasks]))
 

@@ -38,7 +38,7 @@ from tq.engine.rows import TASK, decode_record, split_scheduled
 from tq.engine.settle import Settler
 from tq.engine.timeline import Timeline
 from tq.engine.waiters import Waiters
-from tq.engine.workers import Workers, WorkerSession
+from tq.engine.workers import WINDOW_BYTES_MAX, WINDOW_TASKS_MAX, Workers, WorkerSession
 
 A = TypeVar("A")
 
@@ -46,6 +46,15 @@ A = TypeVar("A")
 _SLICE_ROWS = 400
 _SLICE_BYTES = 128 * 1024
 _SWEEP_MS = 60 * SECOND
+
+
+# What these write may be lost by a crash, though they were answered: a lease expires, a mark is made again, and what
+# time does it does once more.  All other commands are promises.
+_MAY_BE_LOST = frozenset({
+    commands.MarkStarted, commands.Release, commands.SetWindow, commands.SetReading, commands.Beat,
+    commands.Disconnect, commands.Unwait, commands.Wait, commands.Get, commands.ListTasks, commands.ListQueues,
+    commands.ListWorkers, commands.Tick,
+})  # fmt: skip
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -127,7 +136,11 @@ class Engine:
         Raises:
             BrokerError: It was refused, and changed nothing.
         """
-        return cast(A, self._handlers[type(command)](command, now, changes))
+        kind = type(command)
+        answer = self._handlers[kind](command, now, changes)
+        if kind not in _MAY_BE_LOST:
+            changes.promised = True
+        return cast(A, answer)
 
     def dispatch(self, changes: Changes) -> bool:
         """Hand out ready tasks; tells whether there may be more than one batch of them."""
@@ -162,6 +175,7 @@ class Engine:
             c.Register: self._register,
             c.Subscribe: self._subscribe,
             c.SetWindow: self._set_window,
+            c.SetReading: self._set_reading,
             c.MarkStarted: self._mark_started,
             c.Release: self._release,
             c.Beat: self._beat,
@@ -188,7 +202,6 @@ class Engine:
 
     def _register(self, command: commands.Register, now: int, changes: Changes) -> Registered:
         worker, resumed = self._workers.register(command.session, command.secret, command.info, now, changes)
-        changes.promised = True
         claimed: dict[tuple[int, int], bool] = {}
         for token, indexes, started in command.held:
             running = set(started)
@@ -209,8 +222,13 @@ class Engine:
 
     def _set_window(self, command: commands.SetWindow, now: int, changes: Changes) -> None:
         worker = self._workers.known(command.session)
-        worker.window_tasks = command.tasks
-        worker.window_bytes = command.payload_bytes
+        worker.window_tasks = min(command.tasks, WINDOW_TASKS_MAX)
+        worker.window_bytes = min(command.payload_bytes, WINDOW_BYTES_MAX)
+
+    def _set_reading(self, command: commands.SetReading, now: int, changes: Changes) -> None:
+        worker = self._workers.get(command.session)
+        if worker is not None:
+            worker.reads = command.reads
 
     def _mark_started(self, command: commands.MarkStarted, now: int, changes: Changes) -> None:
         worker = self._workers.known(command.session)
@@ -236,7 +254,6 @@ class Engine:
         self._give_back(self._held_by(worker), worker, now, changes)
         self._dispatcher.unsubscribe(worker)
         self._workers.remove(worker, changes)
-        changes.promised = True
 
     def _unwait(self, command: commands.Unwait, now: int, changes: Changes) -> None:
         if command.ids is None:
@@ -252,7 +269,6 @@ class Engine:
         queue = self._queues.named(command.name)
         queue.row.paused = command.paused
         self._queues.touch(queue)
-        changes.promised = True
         if not command.paused:
             self._dispatcher.wake_all(queue)
         return queue.ready

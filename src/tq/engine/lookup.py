@@ -8,6 +8,7 @@ from heapq import merge
 import msgspec
 
 from tq.core.errors import BatchTooLarge, InvalidArgument
+from tq.core.ids import ID_BYTES, format_id
 from tq.core.lifecycle import TaskState
 from tq.core.outcome import TaskResult
 from tq.core.priority import Priority
@@ -255,9 +256,16 @@ class Lookup:
 
 
 def check_ids(ids: list[bytes]) -> None:
-    """Raise BatchTooLarge if these are more ids than one request may name."""
+    """Make sure that these are ids, and no more than one request may name.
+
+    Raises:
+        BatchTooLarge, InvalidArgument: They are not.
+    """
     if len(ids) > IDS_MAX:
         raise BatchTooLarge(f"{IDS_MAX} tasks a request at most; got {len(ids)}")
+    for task_id in ids:
+        if len(task_id) != ID_BYTES:
+            raise InvalidArgument(f"a task id has {ID_BYTES} bytes; got {format_id(task_id)}")
 
 
 def _after(cursor: bytes, prefix: bytes) -> bytes:

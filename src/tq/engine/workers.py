@@ -14,13 +14,23 @@ from tq.engine.changes import Changes, Reader, all_rows
 from tq.engine.flows import QueuedTask
 from tq.engine.rows import WORKER, WorkerRow, decode_worker, encode_row
 
+# What a worker holds is in the broker's memory too, so that a worker alone does not say how much that may be.
+WINDOW_TASKS_MAX = 20_000
+WINDOW_BYTES_MAX = 64 * 1024 * 1024
+# So much is handed to one worker in one batch; the next batch asks whether it has read that.
+SENT_BYTES_MAX = 1024 * 1024
+
 
 class WorkerSession:
-    """One worker.  ``isolating``: it holds a suspect alone; ``reserved``: it is being emptied for one."""
+    """One worker.
+
+    ``isolating``: it holds a suspect alone; ``reserved``: it is being emptied for one;
+    ``reads``: what it was sent does not pile up; ``sent_bytes``: handed to it in this batch.
+    """
 
     __slots__ = (
-        "blocked_by", "connected", "held_bytes", "held_tasks", "info", "isolating", "names", "queues",
-        "registered_at", "reserved", "secret_hash", "seen_at", "session", "window_bytes", "window_tasks",
+        "blocked_by", "connected", "held_bytes", "held_tasks", "info", "isolating", "names", "queues", "reads",
+        "registered_at", "reserved", "secret_hash", "seen_at", "sent_bytes", "session", "window_bytes", "window_tasks",
     )  # fmt: skip
 
     def __init__(self, session: bytes, row: WorkerRow, now: int) -> None:
@@ -39,6 +49,8 @@ class WorkerSession:
         self.held_bytes = 0
         self.isolating = False
         self.reserved = False
+        self.reads = True
+        self.sent_bytes = 0
 
     def hold(self, task: QueuedTask) -> None:
         """Count a task under its leases."""
@@ -57,6 +69,8 @@ class WorkerSession:
         """Whether it may be given tasks now."""
         return (
             self.connected
+            and self.reads
+            and self.sent_bytes < SENT_BYTES_MAX
             and self.held_tasks < self.window_tasks
             and self.held_bytes < self.window_bytes
             and not self.isolating
@@ -115,7 +129,7 @@ class Workers:
         elif info != worker.info:  # it has other handlers now
             worker.info, worker.names = info, frozenset(info.tasks)
             changes.writes[WORKER + session] = encode_row(WorkerRow(secret_hash, info, worker.registered_at))
-        worker.connected = True
+        worker.connected = worker.reads = True
         worker.seen_at = now
         worker.window_tasks = 0
         return worker, resumed

@@ -71,6 +71,11 @@ class ServerConnection:
         """How many requests have been decoded and not answered yet."""
         return len(self._unanswered)
 
+    @property
+    def pending_bytes(self) -> int:
+        """How much of an incomplete frame is held."""
+        return self._reader.pending_bytes
+
     def receive(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """Return the frames that *data* completes, for `decode`; none once the connection is closing.
 

@@ -36,6 +36,7 @@ from tq.store.syncer import DemandSyncer, IntervalSyncer
 
 MIB = 1 << 20
 CACHE_BYTES = 64 * MIB
+OPEN_FILES_MAX = 512
 _WRITE_BUFFER_BYTES = 64 * MIB
 # A table that holds a run of this many deletions among this many rows is compacted at once. To walk over one
 # costs 0.09 us, so that a scan meets at most some 0.2 ms of them in a table.
@@ -64,6 +65,7 @@ class RocksStore:
         durability: Durability = Durability.SYNC,
         sync_interval_ms: DurationMs = SYNC_INTERVAL_MS,
         cache_bytes: int = CACHE_BYTES,
+        open_files_max: int = OPEN_FILES_MAX,
     ) -> None:
         self._directory = DataDirectory(directory)
         self._durability = durability
@@ -72,7 +74,7 @@ class RocksStore:
         self._is_closed = False
         # The log's position at the last fsync: written by the syncer's thread, by the owner's after it.
         self._sequence = 0
-        self._db, self._mark = self._open(cache_bytes)
+        self._db, self._mark = self._open(cache_bytes, open_files_max)
         self._on_demand: DemandSyncer | None = None
         self._on_interval: IntervalSyncer | None = None
         if durability is Durability.SYNC:
@@ -229,14 +231,14 @@ class RocksStore:
                 if self._failure is None:
                     raise self._translated(error, "cannot close") from error
 
-    def _open(self, cache_bytes: int) -> tuple[Rdict, SyncedMark]:
+    def _open(self, cache_bytes: int, open_files_max: int) -> tuple[Rdict, SyncedMark]:
         exists = self._directory.prepare()
         try:
             mark = SyncedMark(self._directory.path)
         except OSError as error:
             raise self._translated(error, "cannot be used") from error
         try:
-            db = _open_database(self._directory, _options(cache_bytes, create=not exists), mark)
+            db = _open_database(self._directory, _options(cache_bytes, open_files_max, create=not exists), mark)
         except BaseException:
             mark.close()
             raise
@@ -329,7 +331,7 @@ def _translated(error: Exception, directory: DataDirectory, what: str) -> StoreE
     return StoreError(f"{where}: {what} ({text})")
 
 
-def _options(cache_bytes: int, *, create: bool) -> Options:
+def _options(cache_bytes: int, open_files_max: int, *, create: bool) -> Options:
     """RocksDB for a queue: rows are written once, read once or twice soon after, and deleted."""
     options = Options(raw_mode=True)
     options.create_if_missing(create)
@@ -345,7 +347,7 @@ def _options(cache_bytes: int, *, create: bool) -> Options:
     options.set_memtable_whole_key_filtering(True)
     options.add_compact_on_deletion_collector_factory(_DELETIONS_WINDOW, _DELETIONS_IN_WINDOW, 0.0)
     options.set_max_background_jobs(2)
-    options.set_max_open_files(512)
+    options.set_max_open_files(open_files_max)
     # Spread the writing of tables, or one big fsync of theirs stands before the log's small ones.
     options.set_bytes_per_sync(MIB)
     options.set_max_manifest_file_size(64 * MIB)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import msgspec
 
 from tq.broker.config import BrokerSettings
-from tq.broker.service import BrokerService, Log, Sources
+from tq.broker.service import BrokerService
+from tq.broker.sources import Log, Sources
 from tq.client.async_client import AsyncClient
 from tq.client.errors import ResultTimeout
 from tq.core.errors import TransportError
