@@ -322,4 +322,4 @@ class SyncConnection:
 
 def seconds_left(deadline: float | None) -> float:
     """Return how long until *deadline*, as a timeout of a socket: never negative, never for ever."""
-    return _FOREVER_S if deadline is None else max(0.0, deadline - time.monotonic())
+    return _FOREVER_S if deadline is None else min(max(0.0, deadline - time.monotonic()), _FOREVER_S)
