@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tq.client.attempts import WAIT_IDS_MAX, as_loss
+from tq.client.attempts import NOT_WELCOMED, WAIT_IDS_MAX, as_loss
 from tq.client.watches import Watch, Watches
 from tq.core.errors import BatchTooLarge, BrokerError, ConnectionLost, RequestTimeout, TransportError
 from tq.core.outcome import TaskResult
@@ -88,7 +88,7 @@ class SyncConnection:
             self._wait(self._welcome, deadline)
         finally:
             if not self.is_usable:
-                self.close(ConnectionLost("connected, but not welcomed: is it a tq-broker?"))
+                self.close(ConnectionLost(NOT_WELCOMED))
         if self._welcome.error is not None:
             raise self._welcome.error
         assert isinstance(self._welcome.answer, Welcome)
