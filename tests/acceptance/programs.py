@@ -56,7 +56,7 @@ class Started:
 
 def command(program: str, *words: str) -> list[str]:
     """Return the command line of tq-PROGRAM, as an installed script would run it."""
-    return [sys.executable, "-c", f"import sys; from tq.bin.{program} import main; sys.exit(main())", *words]
+    return [sys.executable, "-c", f"import sys; from tq.bin.entry import {program}; sys.exit({program}())", *words]
 
 
 def environment(**more: str) -> dict[str, str]:

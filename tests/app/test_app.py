@@ -89,6 +89,30 @@ def test_a_wrong_option_is_refused_where_the_task_is_declared(app: App, options:
     assert len(app.registry) == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("", "1 to 255 characters; got 0"),
+        ("x" * 256, "got 256"),
+        ("\ud800", "UTF-8 can encode"),
+        (5, "a task name is text; got 5"),
+    ],
+)
+def test_a_name_that_is_none_is_refused_and_not_replaced(app: App, name: Any, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+
+        @app.task(name=name)
+        def a() -> None: ...
+
+    assert len(app.registry) == 0
+
+
+@pytest.mark.parametrize("given", ["seven", b"seven", None, 7])
+def test_a_handle_needs_the_text_of_an_id(app: App, given: Any) -> None:
+    with pytest.raises(UsageError, match="a task id is a UUID"):
+        app.handle(given)
+
+
 def test_a_name_is_used_once(app: App) -> None:
     @app.task(name="a")
     def one() -> None: ...

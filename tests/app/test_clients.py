@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from tests.app.wire_worker import WireWorker
+from tests.client.scripted import ScriptedBroker
 from tq.app.app import App
 from tq.app.clients import Clients
 from tq.core.errors import UsageError
@@ -21,6 +22,12 @@ from tq.core.errors import UsageError
 def app() -> Iterator[App]:
     with App("memory:") as app:
         yield app
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedBroker]:
+    with ScriptedBroker() as broker:
+        yield broker
 
 
 def echo(x: int) -> int:
@@ -122,7 +129,9 @@ def test_a_loop_that_was_closed_without_ceremony_is_forgotten() -> None:
     assert len(clients._async) == len(clients._endings) == 1
 
 
-def test_an_app_that_was_closed_connects_again_when_it_is_used(app: App) -> None:
+def test_an_app_that_was_closed_connects_again_when_it_is_used(scripted: ScriptedBroker) -> None:
+    app = App(scripted.url)
+
     async def main() -> None:
         async with app:
             await app.async_client.ping()
@@ -135,6 +144,18 @@ def test_an_app_that_was_closed_connects_again_when_it_is_used(app: App) -> None
     app.close()
 
     assert app.client.ping().server
+    app.close()
+
+
+async def test_one_whose_broker_went_with_it_says_so(app: App) -> None:
+    app.client.ping()
+    await app.async_client.ping()
+    await app.aclose()
+
+    with pytest.raises(UsageError, match="was closed, with all it held"):
+        app.client.ping()
+    with pytest.raises(UsageError, match="was closed, with all it held"):
+        await app.async_client.ping()
 
 
 def test_an_app_that_was_never_used_can_be_closed() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.app.wire_worker import WireWorker
 from tq.app.app import App
 from tq.app.handle import Handle
 from tq.client import ResultTimeout
-from tq.core.errors import TaskNotFound, UsageError
+from tq.core.errors import InvalidArgument, TaskNotFound, UsageError
 from tq.core.lifecycle import DeadReason, TaskState
 from tq.core.outcome import Reject, TaskCancelled, TaskDead
 from tq.core.retry import RetryPolicy
@@ -191,3 +192,36 @@ def test_handles_of_one_task_are_equal(app: App) -> None:
     assert len({one, other}) == 1
     assert one != UNKNOWN
     assert isinstance(one, Handle)
+
+
+@pytest.mark.parametrize("timeout", ["1", float("nan")])
+async def test_a_timeout_that_is_none_is_refused_and_the_connection_goes_on(app: App, timeout: Any) -> None:
+    handle = app.enqueue(Task.build("t").task())
+    ahandle = await app.aenqueue(Task.build("t").task())
+
+    with pytest.raises(UsageError, match="a timeout is a number of seconds, or None"):
+        handle.result(timeout)
+    with pytest.raises(UsageError, match="a timeout is a number of seconds, or None"):
+        await ahandle.aresult(timeout)
+    with pytest.raises(UsageError, match="a timeout is a number of seconds, or None"):
+        next(app.results([handle], timeout))
+
+    assert app.client.stats().connections == 2
+
+
+async def test_what_a_broker_could_not_read_does_not_cost_the_connection(app: App) -> None:
+    bad: Any = "018f4e2c-0000-7000-8000-000000000000"
+    for ask in (app.client.get, app.client.cancel):
+        with pytest.raises(InvalidArgument, match=r"got str in ids\[0\]"):
+            ask([bad])
+    with pytest.raises(UsageError, match="a task id is 16 bytes"):
+        app.client.wait(bad)
+    with pytest.raises(UsageError, match="a task id is 16 bytes"):
+        await app.async_client.wait(bad)
+    with pytest.raises(InvalidArgument, match="in limit"):
+        list(app.client.list_tasks(TaskState.READY, limit=2.5))  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="text must be what UTF-8 can encode"):
+        app.client.queues("a\udcff")
+    await app.async_client.ping()
+
+    assert app.client.stats().connections == 2

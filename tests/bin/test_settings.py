@@ -244,3 +244,16 @@ def test_the_settings_in_effect_are_a_settings_file(tmp_path: Path) -> None:
     file = written(tmp_path, effective("worker", loaded))
 
     assert load("worker", WorkerSettings, {}, {}, file).settings == loaded.settings
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('broker: {data: "a\\0b"}', "must be text without a NUL character; got 'a\\\\x00b'"),
+        ("[" * 20_000, "is nested too deep"),
+        ("broker: {queues_max: 2001-13-41}", "is not YAML"),
+    ],
+)
+def test_a_file_that_nobody_should_write_is_refused_with_its_reason(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        broker(file=written(tmp_path, text))

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from tq.client.attempts import Attempts, as_loss, failures_after
+from tq.client.attempts import Attempts, as_loss, failures_after, spell_seconds
 from tq.core.errors import (
     BrokerUnavailable,
     ConnectionLost,
@@ -52,8 +52,14 @@ def test_a_series_ends_with_its_time_and_says_what_was_tried(timeout_s: float, f
             attempts.failed("127.0.0.1:1: Connection refused")
 
     assert now <= 100.0 + timeout_s
-    assert f"no broker within {timeout_s:g} s, {tries} tries" in str(error)
+    counted = "1 try" if tries == 1 else f"{tries} tries"
+    assert f"no broker within {round(timeout_s, 3):g} s, {counted}; " in str(error)
     assert "Connection refused" in str(error) or not tries
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(1.99998, "2 s"), (2.5, "2.5 s"), (0.05, "0.05 s"), (10, "10 s")])
+def test_a_time_is_told_without_what_has_passed_of_it_meanwhile(seconds: float, text: str) -> None:
+    assert spell_seconds(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Tasks into frames: none lost, none twice, in order, within the limits."""
 
 import os
+from typing import Any
 
 import msgspec
 import pytest
@@ -163,3 +164,31 @@ def test_a_refused_frame_stops_the_rest() -> None:
     assert outcome.is_stopped
     with pytest.raises(EnqueueRefused, match="3 of 3 tasks were refused; the first is number 0: store_full: full"):
         outcome.ids()
+
+
+@pytest.mark.parametrize(
+    ("flawed", "complaint"),
+    [
+        ("mail.send", "what is enqueued is a Task"),
+        (Task("mail.send", b""), "the spec of a task is a TaskSpec"),  # type: ignore[arg-type]
+        (Task(TaskSpec(["a"]), b""), "a task name is text"),  # type: ignore[arg-type]
+        (Task(TaskSpec("a", priority=128.0), b""), "priority must be a whole number"),  # type: ignore[arg-type]
+        (Task(TaskSpec("a", retry=None), b""), "retry must be a RetryPolicy"),  # type: ignore[arg-type]
+        (Task(TaskSpec("a"), "text"), "a payload is bytes"),  # type: ignore[arg-type]
+        (Task(TaskSpec("a"), bytearray(3)), "a payload is bytes"),  # type: ignore[arg-type]
+        (Task(TaskSpec("a"), b"", "x" * 16), "an id is a UUIDv7 of 16 bytes"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_a_broker_could_not_read_is_refused_and_the_others_are_sent(flawed: Any, complaint: str) -> None:
+    cutter, outcome = new_cutter(), EnqueueOutcome()
+    # Equal to the spec with 128.0, and known before it.
+    fine = Task(TaskSpec("a"), b"x")
+
+    batches = list(cutter.cut([fine, flawed, fine], LIMITS, outcome))
+
+    assert [len(batch.frame.tasks) for batch in batches] == [1, 1]
+    with pytest.raises(EnqueueRefused, match=complaint) as caught:
+        outcome.ids()
+    assert [(each.index, each.code) for each in caught.value.refused] == [(1, ErrorCode.INVALID_ARGUMENT)]
+    with pytest.raises(InvalidArgument, match=complaint):
+        cutter.check(flawed, LIMITS)

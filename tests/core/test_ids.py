@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -98,6 +99,9 @@ def test_text_and_bytes_go_both_ways() -> None:
     assert parse_id(text) == parse_id(text.upper()) == parse_id(text.replace("-", "")) == identifier
 
 
-def test_what_is_no_uuid_is_refused_with_what_was_given() -> None:
-    with pytest.raises(ValueError, match=r"a task id is a UUID .* got 'seven'"):
-        parse_id("seven")
+@pytest.mark.parametrize("given", ["seven", b"seven", bytes(16), 7, None])
+def test_what_is_no_uuid_is_refused_with_what_was_given(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"a task id is a UUID .* got ") as caught:
+        parse_id(given)
+
+    assert str(caught.value).endswith(f"got {given!r}")

@@ -1,5 +1,7 @@
 """Priorities: 256 of them, in three tiers that leave nothing out."""
 
+from enum import IntEnum
+
 import pytest
 
 from tq.core.priority import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, Tier, parse_priority
@@ -26,6 +28,13 @@ def test_a_tiers_name_stands_for_a_priority_inside_it() -> None:
 @pytest.mark.parametrize(("value", "expected"), [(0, 0), (255, 255), ("low", 42), ("Normal", 128), ("HIGH", 212)])
 def test_a_priority_is_a_number_or_a_name(value: int | str, expected: int) -> None:
     assert parse_priority(value) == expected
+
+
+def test_a_number_of_another_kind_becomes_a_plain_one() -> None:
+    class Urgency(IntEnum):
+        CALM = 7
+
+    assert type(parse_priority(Urgency.CALM)) is int
 
 
 @pytest.mark.parametrize("value", [-1, 256, "", "urgent", "200", True, 1.5, None])

@@ -37,6 +37,13 @@ def test_no_backoff_is_no_wait() -> None:
         ({"backoff_max_ms": BACKOFF_MS_MAX + 1}, "backoff"),
         ({"jitter": -0.1}, "jitter"),
         ({"jitter": 1.1}, "jitter"),
+        ({"max_attempts": 2.5}, "max_attempts must be a whole number, 1 to 1000; got 2.5"),
+        ({"max_attempts": "5"}, "max_attempts must be a whole number.*got '5'"),
+        ({"max_attempts": True}, "max_attempts must be a whole number.*got True"),
+        ({"backoff_ms": 0.5}, "backoff_ms must be a whole number.*got 0.5"),
+        ({"backoff_max_ms": 6e5}, "backoff_max_ms must be a whole number"),
+        ({"jitter": "1"}, "jitter must be 0 to 1; got '1'"),
+        ({"jitter": True}, "jitter must be 0 to 1; got True"),
         ({"jitter": float("nan")}, "jitter must be 0 to 1; got nan"),
     ],
 )

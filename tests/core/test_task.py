@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from tq.core.errors import NotSerializable
 from tq.core.ids import TaskId, compose
 from tq.core.retry import RetryPolicy
 from tq.core.task import (
@@ -38,6 +39,16 @@ def test_the_defaults_can_be_honoured() -> None:
         ({"result_ttl_ms": RESULT_TTL_MS_MAX + 1}, "result_ttl_ms"),
         ({"max_losses": 0}, "max_losses"),
         ({"max_losses": LOSSES_LIMIT + 1}, "max_losses"),
+        ({"name": 5}, "a task name is text; got 5"),
+        ({"name": "\ud800"}, r"a task name is text that UTF-8 can encode; got '\\ud800'"),
+        ({"queue": 5}, "a queue name is text; got 5"),
+        ({"priority": 128.0}, "priority must be a whole number, 0 to 255; got 128.0"),
+        ({"priority": True}, "priority must be a whole number"),
+        ({"timeout_ms": "5"}, "timeout_ms must be a whole number"),
+        ({"result_ttl_ms": 0.5}, "result_ttl_ms must be a whole number"),
+        ({"max_losses": None}, "max_losses must be a whole number"),
+        ({"retry": 3}, "retry must be a RetryPolicy; got 3"),
+        ({"codec": ["json"]}, "codec must be one of"),
         ({"codec": "pickle"}, "codec must be one of msgpack, json; got 'pickle'"),
     ],
 )
@@ -91,9 +102,10 @@ def test_a_name_is_checked_at_the_end_at_the_latest() -> None:
         Task.build("").task()
 
 
-def test_arguments_that_cannot_be_encoded_are_refused() -> None:
-    with pytest.raises(TypeError):
-        Task.build("t").args(object()).task()
+@pytest.mark.parametrize("argument", [object(), 2**70, "\ud800"])
+def test_arguments_that_cannot_be_encoded_are_refused(argument: object) -> None:
+    with pytest.raises(NotSerializable, match="task 't': its arguments cannot be encoded"):
+        Task.build("t").args(argument).task()
 
 
 def test_a_record_of_an_older_writer_that_knew_fewer_fields_is_read() -> None:

@@ -1,5 +1,9 @@
 """Times: seconds as people write them, milliseconds as the product counts them."""
 
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
 import pytest
 
 from tq.core.times import DAY, HOUR, MINUTE, SECOND, milliseconds
@@ -10,8 +14,8 @@ def test_seconds_become_whole_milliseconds(seconds: float, expected: int) -> Non
     assert milliseconds(seconds) == expected
 
 
-@pytest.mark.parametrize("seconds", [-0.001, float("inf"), float("nan")])
-def test_a_duration_is_finite_and_not_negative(seconds: float) -> None:
+@pytest.mark.parametrize("seconds", [-0.001, float("inf"), float("nan"), "5", None, timedelta(5), Decimal("nan")])
+def test_a_duration_is_a_finite_number_and_not_negative(seconds: Any) -> None:
     with pytest.raises(ValueError, match="finite number of seconds"):
         milliseconds(seconds)
 

@@ -9,6 +9,7 @@ from tq.core.errors import (
     FrameTooLarge,
     GoingAway,
     InternalError,
+    InvalidArgument,
     LocalProtocolError,
     Overloaded,
     RemoteProtocolError,
@@ -270,6 +271,26 @@ def test_a_frame_that_the_broker_would_not_read_is_not_sent() -> None:
 
     with pytest.raises(FrameTooLarge, match=r"Get of 1\d\d bytes; the broker reads 100"):
         pair.session.request(m.Get([ID_1] * 6), None)
+
+    assert pair.session.pending == 0
+    assert pair.call(m.Ping()) == 2
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        (m.ListQueues("a\udcff"), r"ListQueues: text must be what UTF-8 can encode; got 'a\\udcff'"),
+        (m.ListTasks("ready", None, 2**70), "ListTasks cannot be encoded: .*ints"),
+        (m.Cancel([object()]), "Cancel cannot be encoded: .*object"),  # type: ignore[list-item]
+    ],
+)
+def test_a_message_that_has_no_encoding_is_refused_and_the_connection_goes_on(
+    message: msgspec.Struct, named: str
+) -> None:
+    pair = Pair()
+
+    with pytest.raises(InvalidArgument, match=named):
+        pair.session.request(message, None)
 
     assert pair.session.pending == 0
     assert pair.call(m.Ping()) == 2

@@ -13,8 +13,9 @@ import pytest
 from tests.worker.rig import Gate, running
 from tests.worker.scripted import LIMITS, record
 from tq.core.errors import InvalidArgument, Overloaded
-from tq.core.outcome import Retry
+from tq.core.outcome import Retry, TaskFailure
 from tq.protocol.messages import Deliver, Hello, Release, Revoke, Settle, Settled, Started, Window
+from tq.worker.assignment import Failed, Outcome
 from tq.worker.prefetch import PREFETCH_BYTES
 
 T = TypeVar("T")
@@ -292,6 +293,31 @@ async def test_a_prefetch_that_the_user_set_is_kept_whatever_happens() -> None:
         await rig.turns()
 
         assert rig.broker.of(Release) == []
+
+
+@pytest.mark.parametrize(
+    "spoils", [b"x" * 1_048_576, Failed(TaskFailure("E", "m"), 2**70), Failed(TaskFailure("E", "\ud800"))]
+)
+async def test_an_outcome_that_cannot_be_sent_becomes_a_failure_and_spoils_no_other(spoils: Outcome) -> None:
+    gate = Gate()
+    async with running(gate=gate.__call__, quick=quick, concurrency=3) as rig:
+        rig.broker.deliver(5, *(record("gate") for _ in range(3)))
+        rig.broker.deliver(6, record("quick", 1))
+        await gate.until(lambda gate: gate.entered == 3)
+        fine = Failed(TaskFailure("E", "fine"))
+
+        for work in list(rig.dispatcher.holdings.running):
+            rig.dispatcher.finished(work, {0: b"\x07", 1: spoils, 2: fine}[work.index])
+        await rig.broker.until(lambda: (6, 0) in rig.broker.done)
+        await rig.turns()
+
+        assert rig.broker.done == {(5, 0): 7, (6, 0): 1}
+        assert set(rig.broker.failed) == {(5, 1), (5, 2)}
+        assert rig.broker.failed[5, 2].failure == fine.failure
+        assert "cannot be sent" in rig.broker.failed[5, 1].failure.message
+        assert rig.broker.failed[5, 1].reject is isinstance(spoils, bytes)
+        assert rig.dispatcher.holdings.unsettled == 0
+        assert rig.dispatcher.holdings.unsettled_bytes == 0
 
 
 async def test_no_task_is_started_while_too_much_waits_to_be_settled(monkeypatch: pytest.MonkeyPatch) -> None:

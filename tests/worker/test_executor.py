@@ -17,10 +17,12 @@ from tq.app.registry import Handler, Registry
 from tq.core.outcome import (
     MESSAGE_CHARACTERS_MAX,
     TRACEBACK_CHARACTERS_MAX,
+    TYPE_CHARACTERS_MAX,
     Reject,
     Retry,
     TaskFailure,
 )
+from tq.core.retry import BACKOFF_MS_MAX
 from tq.core.task import TaskSpec
 from tq.worker.assignment import Assignment, Failed, Outcome, Stop
 from tq.worker.executor import Executor
@@ -131,6 +133,13 @@ def test_a_handler_says_when_to_try_again(after: float | None, milliseconds: int
 
     assert (failed.failure.type, failed.failure.message) == ("Retry", "the door is shut")
     assert (failed.reject, failed.retry_after_ms) == (False, milliseconds)
+
+
+@pytest.mark.parametrize("after", [1e9, 1e17, 1e300])
+def test_a_time_after_the_longest_backoff_is_that(after: float) -> None:
+    failed = failure_of(raising(Retry(after)))
+
+    assert (failed.failure.type, failed.retry_after_ms) == ("Retry", BACKOFF_MS_MAX)
 
 
 @pytest.mark.parametrize("after", [-1, float("nan"), float("inf"), "soon"])
@@ -250,14 +259,140 @@ def test_text_that_has_no_utf8_is_escaped() -> None:
     msgspec.msgpack.encode(failed.failure)
 
 
-def test_an_exception_whose_text_cannot_be_made_is_a_failure_like_others() -> None:
-    class Broken(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError("not even this")
+class Halt(BaseException):
+    """As SystemExit and KeyboardInterrupt, which would also end this test run: on a loop they end the worker."""
 
-    failed = failure_of(raising(Broken()))
 
-    assert "not even this" in failed.failure.message
+class StopsInItsText(Exception):
+    def __str__(self) -> str:
+        raise Halt
+
+
+class HasNoText(Exception):
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+    def __str__(self) -> str:
+        raise self
+
+
+class HasAnotherText(Exception):
+    class Text(str):
+        __slots__ = ()
+
+        def encode(self, *_: object) -> bytes:
+            raise Halt
+
+        def __len__(self) -> int:
+            raise Halt
+
+    def __str__(self) -> str:
+        return self.Text("x" * 3_000)
+
+
+class HasNoTraceback(SyntaxError):
+    @property
+    def lineno(self) -> int:  # type: ignore[override]
+        raise Halt
+
+
+class IsNothing(Exception):
+    @property  # type: ignore[misc]  # it is more than a property elsewhere
+    def __class__(self) -> type:
+        raise Halt
+
+
+class Surrogate(Exception):
+    pass
+
+
+class Endless(Exception):
+    pass
+
+
+Surrogate.__qualname__ = "E\ud800"
+Endless.__qualname__ = "E" * 100_000
+
+UNTELLABLE = [StopsInItsText, HasNoText, HasAnotherText, HasNoTraceback, IsNothing, Surrogate, Endless]
+
+
+@pytest.mark.parametrize("way", [on_the_loop, in_a_thread])
+@pytest.mark.parametrize("kind", UNTELLABLE, ids=lambda kind: kind.__name__)
+def test_an_exception_that_cannot_be_told_is_a_failure_like_others(kind: type[Exception], way: Way) -> None:
+    async def fails() -> object:
+        raise kind
+
+    failed = failure_of(fails if way is on_the_loop else raising(kind()), way=way)
+
+    assert (failed.reject, failed.retry_after_ms) == (False, None)
+    assert len(failed.failure.type) <= TYPE_CHARACTERS_MAX
+    assert len(failed.failure.message) <= MESSAGE_CHARACTERS_MAX
+    msgspec.msgpack.encode(failed)
+
+
+@pytest.mark.parametrize("way", [on_the_loop, in_a_thread])
+def test_a_text_that_cannot_be_made_is_replaced_by_what_came_instead_of_it(way: Way) -> None:
+    async def fails() -> object:
+        raise StopsInItsText
+
+    failed = failure_of(fails if way is on_the_loop else raising(StopsInItsText()), way=way)
+
+    assert failed.failure.type.endswith("StopsInItsText")
+    assert failed.failure.message == "(its text could not be made: Halt)"
+    assert "in fails" in failed.failure.traceback or "in work" in failed.failure.traceback
+
+
+class StopsEncoding(msgspec.Struct):
+    @property  # type: ignore[misc]  # it is more than a property elsewhere
+    def __class__(self) -> type:
+        raise Halt
+
+
+def stops_encoding() -> object:
+    return StopsEncoding()
+
+
+@pytest.mark.parametrize("way", [on_the_loop, in_a_thread])
+def test_a_result_that_stops_who_looks_at_it_is_rejected_for_the_work_is_done(way: Way) -> None:
+    async def returns() -> object:
+        return StopsEncoding()
+
+    failed = failure_of(returns if way is on_the_loop else stops_encoding, way=way)
+
+    assert (failed.failure.type, failed.reject) == ("NotSerializable", True)
+    assert "Halt" in failed.failure.message
+
+
+class StopsDecoding(msgspec.Struct):
+    x: int
+
+    def __post_init__(self) -> None:
+        raise Halt
+
+
+@pytest.mark.parametrize("way", [on_the_loop, in_a_thread])
+def test_an_argument_that_stops_who_decodes_it_is_rejected(way: Way) -> None:
+    async def takes(value: StopsDecoding) -> None:
+        raise AssertionError
+
+    def takes_plain(value: StopsDecoding) -> None:
+        raise AssertionError
+
+    failed = failure_of(takes if way is on_the_loop else takes_plain, {"x": 1}, way=way)
+
+    assert (failed.failure.type, failed.reject) == ("InvalidArguments", True)
+    assert "Halt" in failed.failure.message
+
+
+@pytest.mark.parametrize("way", [on_the_loop, in_a_thread])
+def test_middleware_that_exits_after_the_handler_changes_nothing(way: Way) -> None:
+    class Exits(Middleware):
+        def after(self, context: TaskContext, failure: TaskFailure | None) -> None:
+            raise Halt
+
+    executor = Executor(registry([Exits()], work=double), "w")
+
+    assert way(executor, assigned(executor, "work", 21)) == msgspec.msgpack.encode(42)
 
 
 def test_the_depth_of_a_recursion_is_no_trouble() -> None:

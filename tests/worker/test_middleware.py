@@ -23,8 +23,14 @@ class OnlyAfter(Middleware):
 
 
 class Broken(Middleware):
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __repr__(self) -> str:
+        raise self.error
+
     def after(self, context: TaskContext, failure: TaskFailure | None) -> None:
-        raise RuntimeError("metrics are down")
+        raise self.error
 
 
 def test_only_hooks_that_are_overridden_are_in_the_chain() -> None:
@@ -43,9 +49,12 @@ def test_hooks_afterwards_are_told_how_the_attempt_failed_if_it_did() -> None:
     assert watching.calls == [None, None, FAILURE]
 
 
-def test_a_hook_that_raises_afterwards_is_logged_and_the_others_run(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("metrics are down"), SystemExit("metrics are down")])
+def test_a_hook_that_raises_afterwards_is_logged_and_the_others_run(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     watching = OnlyAfter()
-    chain = Chain([watching, Broken()])
+    chain = Chain([watching, Broken(error)])
 
     with caplog.at_level(logging.ERROR):
         chain.after(CONTEXT, b"r")

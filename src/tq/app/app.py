@@ -128,7 +128,9 @@ class App:
         self, function: Callable[..., Any], named_by: Callable[..., Any], options: dict[str, Any]
     ) -> DeclaredTask[..., Any, Any]:
         _check_function(function)
-        name = options.pop("name", None) or default_name(named_by)
+        name = options.pop("name", None)
+        if name is None:
+            name = default_name(named_by)
         reject_on = check_exceptions(name, options.pop("reject_on", ()))
         handler = Handler(function, spec_with(TaskSpec(name), options), reject_on)
         self.registry.add(handler)
@@ -229,7 +231,7 @@ class App:
         """Close the connection of this process's threads; the app can be used again.
 
         Event loops close theirs when they end, or by `aclose`.  The broker of ``memory:``
-        goes, with all it holds.
+        goes, with all it holds, and such an app cannot be used again.
         """
         self._clients.close()
 

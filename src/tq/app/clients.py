@@ -79,7 +79,10 @@ class Clients:
         """
         with self._lock:
             client, self._sync = self._sync, None
-            dialer, self._dialer = self._dialer, None
+            dialer = self._dialer
+            # The broker of memory: is gone for good, and its dialer says so from now on: another would be empty.
+            if not isinstance(dialer, EmbeddedDialer):
+                self._dialer = None
         if client is not None:
             client.close()
         if isinstance(dialer, EmbeddedDialer):

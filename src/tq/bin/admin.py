@@ -40,3 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(app: App, loaded: Loaded[AdminSettings], words: Sequence[str]) -> int:
     return run(app, words, loaded.settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,6 +10,7 @@ Once it serves, it prints one line to standard output, ``listening on HOST:PORT`
 goes to the log.
 """
 
+import sys
 from collections.abc import Sequence
 
 from tq.bin.flags import program, start
@@ -48,3 +49,7 @@ def run(loaded: Loaded[BrokerSettings]) -> int:
     from tq.bin.serving import serve  # noqa: PLC0415 - the broker itself, which --help need not load.
 
     return serve(loaded.settings, warning)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

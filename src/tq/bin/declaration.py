@@ -5,6 +5,7 @@ Invariant: this module knows no setting by name.  A struct's field is a setting:
 short flag.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
@@ -28,6 +29,9 @@ PREFIX = "TQ_"
 """What the name of every environment variable of the product starts with."""
 
 GROUP_DEFAULT = "Options"
+
+# What Python reads for bytes on the command line that are no UTF-8.
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
@@ -102,6 +106,11 @@ class Setting(NamedTuple):
             return self._parse_number(value, wrong)
         if self.words or not isinstance(value, str) or not value:
             raise wrong
+        if "\0" in value:
+            raise ValueError(f"must be {self.bounds} without a NUL character; got {value!r}")
+        # A path may be of any bytes; text is sent and logged.
+        if self.kind is str and _LONE_SURROGATE.search(value):
+            raise ValueError(f"must be {self.bounds} that UTF-8 can encode; got {value!r}")
         return self.kind(value)
 
     def _parse_number(self, value: object, wrong: ValueError) -> int:

@@ -168,7 +168,12 @@ def _read(file: Path) -> dict[str, dict[str, object] | None]:
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the settings file {file} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise ConfigError(
+            f"the settings file {file} is nested too deep: it has sections, and NAME: VALUE in them"
+        ) from None
+    except (ValueError, yaml.YAMLError) as error:
+        # YAML's library says ValueError of a date or a number that there is not.
         raise ConfigError(f"the settings file {file} is not YAML: {error}") from error
     if content is None:
         return {}

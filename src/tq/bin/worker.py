@@ -8,6 +8,7 @@ The first signal lets what runs end within ``drain_ms`` and hands the rest back;
 one leaves at once.  A broker that is not there is waited for.
 """
 
+import sys
 from collections.abc import Sequence
 
 from tq.bin.flags import program, start
@@ -40,3 +41,7 @@ def run(loaded: Loaded[WorkerSettings]) -> int:
     from tq.bin.working import work  # noqa: PLC0415 - the worker itself, which --help need not load.
 
     return work(loaded.settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

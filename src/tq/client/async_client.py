@@ -16,6 +16,7 @@ from typing import NamedTuple, Self, TypeVar
 
 import msgspec
 
+from tq.client.arguments import check_readable, checked_ids, deadline_after
 from tq.client.async_connection import AsyncCall
 from tq.client.async_enqueuer import AsyncEnqueuer
 from tq.client.async_link import AsyncLink
@@ -183,8 +184,10 @@ class AsyncClient:
         Raises:
             ResultTimeout: It has not ended after *timeout* seconds.
             TaskNotFound: The broker does not know it: never enqueued, or its result was not kept.
+            UsageError: This is no task id, or no timeout.
         """
-        deadline = None if timeout is None else self._link.now() + timeout
+        deadline = deadline_after(timeout, self._link.now())
+        checked_ids([task_id])
         while True:
             watch = await self._link.watch([task_id], deadline)
             try:
@@ -205,9 +208,10 @@ class AsyncClient:
         Raises:
             ResultTimeout: Some have not ended after *timeout* seconds, counted from the first step.
             TaskNotFound: The broker does not know some; raised after all others have been yielded.
+            UsageError: One is no task id, or this is no timeout.
         """
-        deadline = None if timeout is None else self._link.now() + timeout
-        missing: dict[bytes, None] = dict.fromkeys(task_ids)
+        deadline = deadline_after(timeout, self._link.now())
+        missing: dict[bytes, None] = dict.fromkeys(checked_ids(task_ids))
         unknown: list[bytes] = []
         while missing:
             watch = await self._link.watch(missing, deadline)
@@ -340,9 +344,13 @@ class AsyncClient:
         self._ids.correct(welcome.clock_ms)
 
     async def _send(self, frame: Enqueue) -> Enqueued:
-        return await self._request(frame, Enqueued)
+        return await self._carry(frame, Enqueued)
 
     async def _request(self, message: msgspec.Struct, reply: type[R], *, is_repeatable: bool = True) -> R:
+        check_readable(message)
+        return await self._carry(message, reply, is_repeatable=is_repeatable)
+
+    async def _carry(self, message: msgspec.Struct, reply: type[R], *, is_repeatable: bool = True) -> R:
         """Send a request until it is answered or the deadline comes."""
         deadline = self._deadline()
         while True:

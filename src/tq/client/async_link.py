@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from tq.client.async_connection import AsyncCall, AsyncConnection, AsyncWatch
-from tq.client.attempts import Attempts, failures_after
+from tq.client.attempts import NOT_WELCOMED, Attempts, failures_after
 from tq.client.dialer import Dialer
 from tq.core.errors import BrokerUnavailable, ConnectionLost, UsageError
 from tq.core.outcome import TaskResult
@@ -221,7 +221,7 @@ class AsyncLink:
                 await self._dialer.connect(lambda: connection)
                 welcome = await connection.opened
         except TimeoutError:
-            trouble = "connected, but not welcomed: is it a tq-broker?" if connection.is_connected else "no answer"
+            trouble = NOT_WELCOMED if connection.is_connected else "no answer"
             raise BrokerUnavailable(trouble) from None
         finally:
             if not connection.is_connected:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from tq.core.errors import BrokerError, BrokerUnavailable, ConnectionLost, RemoteProtocolError
 from tq.protocol.reconnect import wait_before
 
+NOT_WELCOMED = "connected, but not welcomed: what listens there may be no tq-broker"
+
 WAIT_IDS_MAX = 1_000
 """How many tasks one `Wait` or `Unwait` may name."""
 
@@ -42,14 +44,20 @@ class Attempts:
             draw = int.from_bytes(self._entropy(4), "big") / (1 << 32)
             wait = wait_before(self._failures, draw, now, self.deadline)
         if wait is None:
-            raise self.unavailable(f"{self.timeout_s:g} s")
+            raise self.unavailable(spell_seconds(self.timeout_s))
         self._tries += 1
         return wait
 
     def unavailable(self, limit: str) -> BrokerUnavailable:
         """Return the error for a caller whose *limit* is over."""
         trouble = f"the last said: {self._trouble}" if self._trouble else "none has been answered"
-        return BrokerUnavailable(f"no broker within {limit}, {self._tries} tries; {trouble}. Is tq-broker running?")
+        tries = "1 try" if self._tries == 1 else f"{self._tries} tries"
+        return BrokerUnavailable(f"no broker within {limit}, {tries}; {trouble}. Is tq-broker running?")
+
+
+def spell_seconds(seconds: float) -> str:
+    """Return a time for a reader: what is left of 2 s after a few microseconds is still 2 s."""
+    return f"{round(seconds, 3):g} s"
 
 
 def failures_after(failures: int, *, has_answered: bool, is_going_away: bool) -> int:

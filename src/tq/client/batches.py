@@ -13,7 +13,7 @@ import msgspec
 from tq.client.errors import EnqueueRefused, RefusedTask
 from tq.client.ids import ClientIds
 from tq.core.errors import BrokerError, ErrorCode, broker_error
-from tq.core.ids import TaskId, format_id, is_uuid7
+from tq.core.ids import ID_BYTES, TaskId, format_id, is_uuid7
 from tq.core.task import Task, TaskSpec
 from tq.protocol.messages import Enqueue, Enqueued, Limits
 
@@ -95,7 +95,7 @@ class FrameCutter:
 
         Raises:
             PayloadTooLarge: Its payload is over the broker's limit.
-            InvalidArgument: Its spec or its id is none that a broker takes.
+            InvalidArgument: Its spec, its payload or its id is none that a broker takes.
         """
         flaw = self._flaw(task, limits)
         if flaw is not None:
@@ -116,9 +116,14 @@ class FrameCutter:
         cut = _Cut()
         payload_bytes_max = limits.payload_bytes_max
         for task in tasks:
-            spec, payload = task.spec, task.payload
             # The common case, a task like the one before it, is checked without a call.
-            if spec is not cut.spec or task.id is not None or len(payload) > payload_bytes_max:
+            if (
+                type(task) is not Task
+                or task.spec is not cut.spec
+                or task.id is not None
+                or type(task.payload) is not bytes
+                or len(task.payload) > payload_bytes_max
+            ):
                 flaw = self._flaw(task, limits)
                 if flaw is not None:
                     # A frame ends here, so that the numbers of its tasks follow each other.
@@ -127,7 +132,8 @@ class FrameCutter:
                         cut = _Cut()
                     outcome.flawed(*flaw)
                     continue
-                cut.use(spec, self._spec_bytes[spec])
+                cut.use(task.spec, self._spec_bytes[task.spec])
+            spec, payload = task.spec, task.payload
             size = len(payload) + cut.spec_bytes
             rows = cut.rows
             if rows and (len(rows) >= limits.tasks_per_frame_max or cut.size + size > FRAME_TASK_BYTES_MAX):
@@ -150,23 +156,33 @@ class FrameCutter:
         outcome.sent(batch.frame)
         return batch
 
-    def _flaw(self, task: Task, limits: Limits) -> tuple[ErrorCode, str] | None:
-        spec = task.spec
-        if spec not in self._spec_bytes:
-            try:
-                spec.check()
-            except ValueError as error:
-                return ErrorCode.INVALID_ARGUMENT, str(error)
-            if len(self._spec_bytes) >= _SPECS_MAX:
-                self._spec_bytes.clear()
-            self._spec_bytes[spec] = len(msgspec.msgpack.encode(spec))
+    def _flaw(self, task: object, limits: Limits) -> tuple[ErrorCode, str] | None:
+        if not isinstance(task, Task):
+            return ErrorCode.INVALID_ARGUMENT, f"what is enqueued is a Task, as Task.build makes it; got {task!r:.100}"
+        spec, task_id = task.spec, task.id
+        if not isinstance(spec, TaskSpec):
+            return ErrorCode.INVALID_ARGUMENT, f"the spec of a task is a TaskSpec; got {spec!r}"
+        try:
+            # Also if an equal one is known: 128.0 equals 128, and only one of them can be read.
+            spec.check()
+            if spec not in self._spec_bytes:
+                if len(self._spec_bytes) >= _SPECS_MAX:
+                    self._spec_bytes.clear()
+                self._spec_bytes[spec] = len(msgspec.msgpack.encode(spec))
+        except (TypeError, ValueError) as error:
+            return ErrorCode.INVALID_ARGUMENT, str(error)
+        if type(task.payload) is not bytes:
+            return ErrorCode.INVALID_ARGUMENT, (
+                f"task {spec.name!r}: a payload is bytes, as Task.build makes them; got {task.payload!r:.100}"
+            )
         if len(task.payload) > limits.payload_bytes_max:
             return ErrorCode.PAYLOAD_TOO_LARGE, (
                 f"task {spec.name!r}: the payload may have {limits.payload_bytes_max} bytes; got {len(task.payload)}"
             )
-        if task.id is not None and not is_uuid7(task.id):
-            text = format_id(task.id) if len(task.id) == 16 else repr(task.id)
-            return ErrorCode.INVALID_ARGUMENT, f"task {spec.name!r}: an id is a UUIDv7 of 16 bytes; got {text}"
+        if task_id is not None and not (type(task_id) is bytes and is_uuid7(task_id)):
+            is_uuid = type(task_id) is bytes and len(task_id) == ID_BYTES
+            text = format_id(task_id) if is_uuid else repr(task_id)
+            return ErrorCode.INVALID_ARGUMENT, f"task {spec.name!r}: an id is a UUIDv7 of {ID_BYTES} bytes; got {text}"
         return None
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple, Self, TypeVar
 
 import msgspec
 
+from tq.client.arguments import check_readable, checked_ids, deadline_after
 from tq.client.batches import Batch, EnqueueOutcome, FrameCutter
 from tq.client.dialer import Dialer
 from tq.client.errors import ResultTimeout
@@ -183,8 +184,10 @@ class SyncClient:
         Raises:
             ResultTimeout: It has not ended after *timeout* seconds.
             TaskNotFound: The broker does not know it: never enqueued, or its result was not kept.
+            UsageError: This is no task id, or no timeout.
         """
-        deadline = None if timeout is None else self._link.now() + timeout
+        deadline = deadline_after(timeout, self._link.now())
+        checked_ids([task_id])
         while True:
             watch = self._link.watch([task_id], deadline)
             try:
@@ -205,9 +208,10 @@ class SyncClient:
         Raises:
             ResultTimeout: Some have not ended after *timeout* seconds, counted from the first step.
             TaskNotFound: The broker does not know some; raised after all others have been yielded.
+            UsageError: One is no task id, or this is no timeout.
         """
-        deadline = None if timeout is None else self._link.now() + timeout
-        missing: dict[bytes, None] = dict.fromkeys(task_ids)
+        deadline = deadline_after(timeout, self._link.now())
+        missing: dict[bytes, None] = dict.fromkeys(checked_ids(task_ids))
         unknown: list[bytes] = []
         while missing:
             watch = self._link.watch(missing, deadline)
@@ -338,9 +342,13 @@ class SyncClient:
         self._ids.correct(welcome.clock_ms)
 
     def _send(self, frame: Enqueue) -> Enqueued:
-        return self._request(frame, Enqueued)
+        return self._carry(frame, Enqueued)
 
     def _request(self, message: msgspec.Struct, reply: type[R], *, is_repeatable: bool = True) -> R:
+        check_readable(message)
+        return self._carry(message, reply, is_repeatable=is_repeatable)
+
+    def _carry(self, message: msgspec.Struct, reply: type[R], *, is_repeatable: bool = True) -> R:
         """Send a request until it is answered or the deadline comes."""
         deadline = self._deadline()
         while True:

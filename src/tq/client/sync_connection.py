@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tq.client.attempts import WAIT_IDS_MAX, as_loss
+from tq.client.attempts import NOT_WELCOMED, WAIT_IDS_MAX, as_loss
 from tq.client.watches import Watch, Watches
 from tq.core.errors import BatchTooLarge, BrokerError, ConnectionLost, RequestTimeout, TransportError
 from tq.core.outcome import TaskResult
@@ -88,7 +88,7 @@ class SyncConnection:
             self._wait(self._welcome, deadline)
         finally:
             if not self.is_usable:
-                self.close(ConnectionLost("connected, but not welcomed: is it a tq-broker?"))
+                self.close(ConnectionLost(NOT_WELCOMED))
         if self._welcome.error is not None:
             raise self._welcome.error
         assert isinstance(self._welcome.answer, Welcome)
@@ -322,4 +322,4 @@ class SyncConnection:
 
 def seconds_left(deadline: float | None) -> float:
     """Return how long until *deadline*, as a timeout of a socket: never negative, never for ever."""
-    return _FOREVER_S if deadline is None else max(0.0, deadline - time.monotonic())
+    return _FOREVER_S if deadline is None else min(max(0.0, deadline - time.monotonic()), _FOREVER_S)

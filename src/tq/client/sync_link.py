@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from tq.client.attempts import Attempts, failures_after
+from tq.client.attempts import Attempts, failures_after, spell_seconds
 from tq.client.dialer import Dialer
 from tq.client.sync_connection import SyncCall, SyncConnection, SyncWatch, seconds_left
 from tq.core.errors import BrokerUnavailable, ConnectionLost, UsageError
@@ -171,7 +171,7 @@ class SyncLink:
         attempts = Attempts(began, max(0.0, timeout_s), here.failures, self._entropy)
         # One thread connects for all; the others wait their turn, and find a connection when it comes.
         if not here.connecting.acquire(timeout=seconds_left(attempts.deadline)):
-            raise (here.attempts or attempts).unavailable(f"{attempts.timeout_s:g} s")
+            raise (here.attempts or attempts).unavailable(spell_seconds(attempts.timeout_s))
         try:
             if self._is_closed:
                 raise UsageError("the client is closed")

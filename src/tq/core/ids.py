@@ -102,9 +102,9 @@ def parse_id(text: str) -> TaskId:
     """Return the id written in *text* (canonical UUID text, any case, hyphens optional).
 
     Raises:
-        ValueError: *text* is not a UUID.
+        ValueError: *text* is not a UUID, or no text.
     """
     try:
         return TaskId(UUID(text).bytes)
-    except ValueError:
+    except (AttributeError, TypeError, ValueError):
         raise ValueError(f"a task id is a UUID such as 018f4e2c-...; got {text!r}") from None

@@ -73,7 +73,7 @@ class TaskResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Retry(Exception):
-    """Raise or return it in a handler: try again, *after* seconds (None: by the task's policy).
+    """Raise or return it in a handler: try again, *after* seconds (None: by the task's policy; at most a week).
 
     It counts as an attempt: at ``max_attempts`` the task is dead all the same.
     """

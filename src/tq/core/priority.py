@@ -4,6 +4,7 @@ Invariant: the tiers cover 0 to 255 without gap or overlap.
 """
 
 from enum import Enum
+from operator import index
 from typing import NewType
 
 Priority = NewType("Priority", int)
@@ -54,5 +55,6 @@ def parse_priority(value: int | str) -> Priority:
             return tier.named
     # A float would pass the comparison, and then be refused by the broker as no task at all.
     elif hasattr(value, "__index__") and not isinstance(value, bool) and PRIORITY_MIN <= value <= PRIORITY_MAX:
-        return Priority(value)
+        # A plain int: no other whole number, an enumeration's or numpy's, can be sent.
+        return Priority(index(value))
     raise ValueError(f"a priority is 0 to 255, or 'low', 'normal' or 'high'; got {value!r}")

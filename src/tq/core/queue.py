@@ -15,6 +15,8 @@ _QUEUE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/{}-]*\Z")
 
 def check_queue_name(name: str) -> None:
     """Raise ValueError unless *name* can name a queue: 1-128 letters, digits and ``_ . : / { } -``."""
+    if not isinstance(name, str):
+        raise ValueError(f"a queue name is text; got {name!r}")  # noqa: TRY004  # one exception for all that is wrong
     if len(name) > QUEUE_NAME_LENGTH_MAX or not _QUEUE_NAME.match(name):
         raise ValueError(
             f"a queue name has 1 to {QUEUE_NAME_LENGTH_MAX} letters, digits and _ . : / {{ }} -, "

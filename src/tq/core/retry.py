@@ -8,10 +8,12 @@ of ``backoff_ms * factor**(n-1)``, so that failures of one moment do not return 
 import msgspec
 
 from tq.core.times import DurationMs
+from tq.core.whole import check_whole
 
 ATTEMPTS_MAX = 1_000
 BACKOFF_MS_MAX = 7 * 24 * 3_600 * 1_000
 _FACTOR = 2
+_NUMBERS = (float, int)
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -22,7 +24,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
     (0 to 1) is the share of it that is drawn at random.
 
     Raises:
-        ValueError: A field is out of its bounds.
+        ValueError: A field is out of its bounds, or of another type.
     """
 
     max_attempts: int = 5
@@ -32,15 +34,16 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        if not 1 <= self.max_attempts <= ATTEMPTS_MAX:
-            raise ValueError(f"max_attempts must be 1 to {ATTEMPTS_MAX}; got {self.max_attempts}")
-        if not 0 <= self.backoff_ms <= self.backoff_max_ms <= BACKOFF_MS_MAX:
-            raise ValueError(
-                "backoff_ms must be 0 or more and at most backoff_max_ms, which is at most "
-                f"{BACKOFF_MS_MAX}; got {self.backoff_ms} and {self.backoff_max_ms}"
-            )
-        if not 0 <= self.jitter <= 1:
-            raise ValueError(f"jitter must be 0 to 1; got {self.jitter}")
+        attempts, first, most = self.max_attempts, self.backoff_ms, self.backoff_max_ms
+        # Policies are decoded often, and are right then: the calls are for those that are not.
+        if type(attempts) is not int or not 1 <= attempts <= ATTEMPTS_MAX:
+            check_whole("max_attempts", attempts, 1, ATTEMPTS_MAX)
+        if not (type(first) is type(most) is int and 0 <= first <= most <= BACKOFF_MS_MAX):
+            check_whole("backoff_ms", first, 0, BACKOFF_MS_MAX)
+            check_whole("backoff_max_ms", most, 0, BACKOFF_MS_MAX)
+            raise ValueError(f"backoff_ms must be at most backoff_max_ms; got {first} and {most}")
+        if type(self.jitter) not in _NUMBERS or not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter must be 0 to 1; got {self.jitter!r}")
 
 
 def backoff(policy: RetryPolicy, attempts: int, draw: float) -> DurationMs:

@@ -12,6 +12,7 @@ from typing import Self
 
 import msgspec
 
+from tq.core.errors import NotSerializable
 from tq.core.ids import TaskId
 from tq.core.lifecycle import TaskState
 from tq.core.outcome import TaskFailure
@@ -19,6 +20,7 @@ from tq.core.priority import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, Prior
 from tq.core.queue import DEFAULT_QUEUE, check_queue_name
 from tq.core.retry import RetryPolicy
 from tq.core.times import DAY, HOUR, Timestamp, milliseconds
+from tq.core.whole import check_whole
 
 RECORD_FORMAT = 1
 PAYLOAD_BYTES_DEFAULT_MAX = 256 * 1024
@@ -51,8 +53,7 @@ class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
         The bounds of the retry policy are checked when it is built or decoded.
         """
-        if not 0 < len(self.name) <= NAME_LENGTH_MAX:
-            raise ValueError(f"a task name has 1 to {NAME_LENGTH_MAX} characters; got {len(self.name)}")
+        check_task_name(self.name)
         check_queue_name(self.queue)
         for field, value, low, high in (
             ("priority", self.priority, PRIORITY_MIN, PRIORITY_MAX),
@@ -60,13 +61,27 @@ class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             ("result_ttl_ms", self.result_ttl_ms, 0, RESULT_TTL_MS_MAX),
             ("max_losses", self.max_losses, 1, LOSSES_LIMIT),
         ):
-            if not low <= value <= high:
-                raise ValueError(f"task {self.name!r}: {field} must be {low} to {high}; got {value}")
+            if type(value) is not int or not low <= value <= high:
+                check_whole(f"task {self.name!r}: {field}", value, low, high)
+        if not isinstance(self.retry, RetryPolicy):
+            raise ValueError(f"task {self.name!r}: retry must be a RetryPolicy; got {self.retry!r}")  # noqa: TRY004
         if self.codec not in CODECS:
             raise ValueError(f"task {self.name!r}: codec must be one of {', '.join(CODECS)}; got {self.codec!r}")
 
 
 CODECS = ("msgpack", "json")
+
+
+def check_task_name(name: str) -> None:
+    """Raise ValueError unless *name* can name a task: text of 1 to 255 characters."""
+    if not isinstance(name, str):
+        raise ValueError(f"a task name is text; got {name!r}")  # noqa: TRY004  # one exception for all that is wrong
+    if not 0 < len(name) <= NAME_LENGTH_MAX:
+        raise ValueError(f"a task name has 1 to {NAME_LENGTH_MAX} characters; got {len(name)}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"a task name is text that UTF-8 can encode; got {name!r}") from None
 
 
 class Task(msgspec.Struct, frozen=True, gc=False):
@@ -138,10 +153,14 @@ class TaskBuilder:
         """Return the task, its arguments encoded as MessagePack.
 
         Raises:
-            TypeError: An argument cannot be encoded.
+            NotSerializable: An argument cannot be encoded.
         """
         self._spec.check()
-        return Task(self._spec, msgspec.msgpack.encode((self._args, self._kwargs)), self._id)
+        try:
+            payload = msgspec.msgpack.encode((self._args, self._kwargs))
+        except (OverflowError, RecursionError, TypeError, ValueError) as error:
+            raise NotSerializable(f"task {self._spec.name!r}: its arguments cannot be encoded: {error}") from error
+        return Task(self._spec, payload, self._id)
 
 
 class TaskRecord(msgspec.Struct, array_like=True, gc=False):

@@ -24,6 +24,10 @@ def milliseconds(seconds: float) -> DurationMs:
     Raises:
         ValueError: *seconds* is negative, infinite or not a number.
     """
-    if not 0 <= seconds < float("inf"):
+    try:
+        is_duration = 0 <= seconds < float("inf")
+    except (ArithmeticError, TypeError):  # text, a timedelta, a Decimal that is no number
+        is_duration = False
+    if not is_duration:
         raise ValueError(f"a duration must be a finite number of seconds, zero or more; got {seconds!r}")
     return DurationMs(round(seconds * 1_000))

@@ -17,6 +17,7 @@ import msgspec
 from tq.core.errors import (
     BrokerError,
     FrameTooLarge,
+    InvalidArgument,
     LocalProtocolError,
     RemoteProtocolError,
     UnsupportedVersion,
@@ -114,6 +115,7 @@ class ClientSession:
 
         Raises:
             FrameTooLarge: The broker would not read so long a frame; nothing is pending.
+            InvalidArgument: A field of the message has no encoding; nothing is pending.
             LocalProtocolError: The connection is not open, or this is no request of this role.
         """
         number = self._sendable(message)
@@ -130,6 +132,7 @@ class ClientSession:
 
         Raises:
             FrameTooLarge: The broker would not read so long a frame.
+            InvalidArgument: A field of the message has no encoding.
             LocalProtocolError: The connection is not open, or this is no notice of this role.
         """
         number = self._sendable(message)
@@ -185,7 +188,15 @@ class ClientSession:
         return number
 
     def _encode(self, message: msgspec.Struct, correlation: int) -> bytearray:
-        frame = encode_message(message, correlation)
+        try:
+            frame = encode_message(message, correlation)
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(
+                f"{type(message).__name__}: text must be what UTF-8 can encode; got {error.object[:100]!r}"
+            ) from None
+        except (OverflowError, TypeError, ValueError) as error:
+            # Numbers beyond 64 bits, and types that the message does not have there.
+            raise InvalidArgument(f"{type(message).__name__} cannot be encoded: {error}") from None
         assert self.welcome is not None
         limit = self.welcome.limits.frame_bytes_max
         if len(frame) - HEADER_BYTES > limit:

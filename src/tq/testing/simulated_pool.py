@@ -12,6 +12,7 @@ Invariant: a child that has died says nothing more, and its end is heard once.
 import asyncio
 import random
 import signal
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -162,7 +163,7 @@ class SimulatedProcessPool(ProcessPool):
         await asyncio.sleep(0)
         if self._is_stopping:
             child.close()
-        child.send(Kind.SETUP, 0, encode(Setup("simulated:app", self._worker, [], 0)))
+        child.send(Kind.SETUP, 0, encode(Setup("simulated:app", self._worker, [], 0, [])))
         return child
 
 

@@ -26,7 +26,7 @@ from tq.core.outcome import Retry
 from tq.protocol.messages import Deliver, Held, Release, Revoke, Settled, Started, Welcome, Window
 from tq.worker.assignment import Assignment, Failed, Outcome, Stage, Stop
 from tq.worker.executor import Executor, stopped
-from tq.worker.holdings import Holdings, Name
+from tq.worker.holdings import Batch, Holdings, Name
 from tq.worker.link import Link
 from tq.worker.pools.pool import Pool
 from tq.worker.prefetch import HELD_UP_S, PREFETCH_BYTES, Prefetch
@@ -255,7 +255,23 @@ class Dispatcher:
         holdings, link = self.holdings, self._link
         while holdings.has_unsent and holdings.batches_sent < _BATCHES_MAX:
             batch = holdings.take_batch(link.limits)
-            holdings.sent(link.request(batch.settle), batch)
+            try:
+                holdings.sent(link.request(batch.settle), batch)
+            except BrokerError:
+                # The bounds on outcomes should not let it come to this: one of them has no encoding.
+                self._settle_one_by_one(batch)
+
+    def _settle_one_by_one(self, batch: Batch) -> None:
+        """Settle what can be sent of a batch that cannot: no outcome is lost for the sake of another."""
+        for single in batch.singles():
+            sent = single
+            try:
+                correlation = self._link.request(single.settle)
+            except BrokerError as error:
+                _log.error("the outcome of a task cannot be sent, and becomes a failure: %s", error)
+                sent = single.unsendable(str(error))
+                correlation = self._link.request(sent.settle)
+            self.holdings.sent(correlation, sent)
 
     def _fill(self) -> None:
         holdings = self.holdings

@@ -14,6 +14,7 @@ How an attempt ends, and what becomes of it:
     runs longer than its timeout                failed: TaskTimeout
     is still running when its worker must go    failed: WorkerStopped, tried again at once
     raises SystemExit or KeyboardInterrupt      failed, and the worker lives on
+    raises what has no text, or ends the asker  failed, and the text says so
 
 A result that cannot be kept is final: the handler has done its work, another attempt
 would do the work again and end alike.  The failure names the task, it can be redriven
@@ -38,11 +39,13 @@ from tq.core.errors import NotSerializable, UsageError
 from tq.core.outcome import (
     MESSAGE_CHARACTERS_MAX,
     TRACEBACK_CHARACTERS_MAX,
+    TYPE_CHARACTERS_MAX,
     Reject,
     Retry,
     TaskFailure,
     shorten,
 )
+from tq.core.retry import BACKOFF_MS_MAX
 from tq.core.task import PAYLOAD_BYTES_DEFAULT_MAX, TaskSpec
 from tq.core.times import milliseconds
 from tq.worker.assignment import Assignment, Delivered, Failed, Outcome, Plan, Stop
@@ -85,8 +88,8 @@ class Executor:
         plan, chain = work.plan, self._chain
         try:
             args, kwargs = plan.decode(work.task.payload, plan.codec)  # 1. decode
-        except UsageError as error:
-            return settle(work, _unfit(error))
+        except BaseException as error:  # noqa: BLE001  # a validator is a user's code too
+            return settle(work, _unfit(work, error))
         context = self._enter(work)  # 2. context
         outcome: Outcome
         try:
@@ -110,8 +113,8 @@ class Executor:
         plan, chain = work.plan, self._chain
         try:
             args, kwargs = plan.decode(work.task.payload, plan.codec)
-        except UsageError as error:
-            return _unfit(error)
+        except BaseException as error:  # noqa: BLE001  # as above
+            return _unfit(work, error)
         context = self._enter(work)
         outcome: Outcome
         try:
@@ -157,15 +160,15 @@ class Executor:
         return context
 
     def _returned(self, work: Assignment, value: object) -> Outcome:
-        if isinstance(value, Retry | Reject):
-            return self._raised(work, value)
         plan = work.plan
-        if not plan.keeps_result:
-            return None
         try:
+            if isinstance(value, Retry | Reject):
+                return self._raised(work, value)
+            if not plan.keeps_result:
+                return None
             result = plan.encode_result(value, plan.codec)
-        except NotSerializable as error:
-            return Failed(TaskFailure("NotSerializable", _cut(str(error))), reject=True)
+        except BaseException as error:  # noqa: BLE001  # code of the value's class
+            return _unkept(work, error)
         if len(result) > self.result_bytes_max:
             text = (
                 f"task {plan.name!r}: its result has {len(result)} bytes, the broker takes "
@@ -175,13 +178,16 @@ class Executor:
         return result
 
     def _raised(self, work: Assignment, error: BaseException) -> Failed:
-        plan = work.plan
+        failure = _described(error)
+        try:
+            is_retry = isinstance(error, Retry)
+            rejected = isinstance(error, (Reject, *work.plan.reject_on))
+        except BaseException:  # noqa: BLE001  # code of the exception's class: what is no sort of anything is a failure
+            is_retry = rejected = False
+        # Looked at last: the interruption of a stop may have come in any step above.
         if work.stop is not None:
-            return stopped(work, _traceback(error))
-        if isinstance(error, Retry):
-            return _retried(error)
-        rejected = isinstance(error, (Reject, *plan.reject_on))
-        return Failed(TaskFailure(_name(error), _cut(_message(error)), _traceback(error)), reject=rejected)
+            return stopped(work, failure.traceback)
+        return _retried(error, failure) if is_retry else Failed(failure, reject=rejected)
 
 
 def stopped(work: Assignment, trace: str = "") -> Failed:
@@ -203,31 +209,62 @@ def process_died(text: str) -> Failed:
     return Failed(TaskFailure("WorkerProcessDied", text))
 
 
-def _unfit(error: UsageError) -> Failed:
-    return Failed(TaskFailure("InvalidArguments", _cut(str(error))), reject=True)
+def _unfit(work: Assignment, error: BaseException) -> Failed:
+    if work.stop is not None:
+        return stopped(work)
+    if isinstance(error, UsageError):
+        return Failed(TaskFailure("InvalidArguments", _text_of(_message, error)), reject=True)
+    # Not of the decoder's making: it stopped the decoder.
+    text = (
+        f"task {work.plan.name!r}: its arguments cannot be read: {_text_of(_name, error)}: {_text_of(_message, error)}"
+    )
+    return Failed(TaskFailure("InvalidArguments", _cut(text), _text_of(_traceback, error)), reject=True)
 
 
-def _retried(error: Retry) -> Failed:
+def _unkept(work: Assignment, error: BaseException) -> Failed:
+    if work.stop is not None:
+        return stopped(work)
+    if isinstance(error, NotSerializable):
+        return Failed(TaskFailure("NotSerializable", _text_of(_message, error)), reject=True)
+    text = (
+        f"task {work.plan.name!r}: its result cannot be encoded: {_text_of(_name, error)}: {_text_of(_message, error)}"
+    )
+    return Failed(TaskFailure("NotSerializable", _cut(text), _text_of(_traceback, error)), reject=True)
+
+
+def _retried(error: BaseException, failure: TaskFailure) -> Failed:
+    assert isinstance(error, Retry)
     try:
-        after = None if error.after is None else milliseconds(error.after)
-    except (TypeError, ValueError) as wrong:
+        after = None if error.after is None else min(milliseconds(error.after), BACKOFF_MS_MAX)
+    except BaseException as wrong:  # noqa: BLE001  # arithmetic of whatever it holds
         # The handler asked for a time that is none: say so, and wait by the policy.
-        return Failed(TaskFailure("ValueError", _cut(f"Retry(after={error.after!r}): {wrong}"), _traceback(error)))
-    return Failed(TaskFailure(_name(error), _cut(_message(error)), _traceback(error)), after)
+        text = f"Retry(after={_text_of(lambda retry: repr(retry.after), error)}): {_text_of(_message, wrong)}"
+        return Failed(TaskFailure("ValueError", _cut(text), failure.traceback))
+    return Failed(failure, after)
+
+
+def _described(error: BaseException) -> TaskFailure:
+    """Return *error* as texts that can be sent, whatever its class makes of that."""
+    return TaskFailure(_text_of(_name, error), _text_of(_message, error), _text_of(_traceback, error))
+
+
+def _text_of(make: Callable[[Any], str], error: BaseException) -> str:
+    """Return the text that *make* makes of *error*, or that there is none: it runs code of the error's class."""
+    try:
+        return make(error)
+    except BaseException as wrong:  # noqa: BLE001  # one that is raised on purpose, SystemExit for one, too
+        return f"(its text could not be made: {type(wrong).__name__})"
 
 
 def _name(error: BaseException) -> str:
     kind = type(error)
     if kind.__module__ == "builtins" or kind.__module__.startswith("tq."):
-        return kind.__qualname__
-    return f"{kind.__module__}.{kind.__qualname__}"
+        return _cut(kind.__qualname__, TYPE_CHARACTERS_MAX)
+    return _cut(f"{kind.__module__}.{kind.__qualname__}", TYPE_CHARACTERS_MAX)
 
 
 def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as wrong:  # noqa: BLE001  # code of the exception's class
-        return f"(its text could not be made: {wrong!r})"
+    return _cut(str(error))
 
 
 def _traceback(error: BaseException) -> str:
@@ -242,5 +279,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _cut(text: str, characters_max: int = MESSAGE_CHARACTERS_MAX) -> str:
+    # As `str` itself has it: it may be of a class that redefines every method used here.
+    short = shorten(str.__str__(text), characters_max)
     # A lone surrogate (from a file name, often) has no UTF-8.
-    return shorten(text.encode("utf-8", "backslashreplace").decode(), characters_max)
+    return shorten(short.encode("utf-8", "backslashreplace").decode(), characters_max)

@@ -6,11 +6,11 @@ the tasks, and owns this.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from tq.core.outcome import TaskFailure
+from tq.core.outcome import MESSAGE_CHARACTERS_MAX, TaskFailure, shorten
 from tq.protocol.messages import Failure, Held, Limits, Settle
 from tq.worker.assignment import Assignment, Delivered, Failed, Outcome, Plan, Stage
 
@@ -28,6 +28,24 @@ class Batch(NamedTuple):
 
     settle: Settle
     size: int
+
+    def singles(self) -> Iterator["Batch"]:
+        """Yield each outcome as a batch of its own."""
+        for token, index, result in self.settle.done:
+            yield Batch(Settle([(token, index, result)]), _done_bytes(result))
+        for failure in self.settle.failed:
+            yield Batch(Settle([], [failure]), _failure_bytes(failure.failure))
+
+    def unsendable(self, why: str) -> "Batch":
+        """Return the batch of a single outcome that cannot be sent, as a failure that says so.
+
+        What the handler has done is not done again for that; what failed may be tried again.
+        """
+        names = [(token, index, True) for token, index, _ in self.settle.done]
+        names += [(failed.token, failed.index, failed.reject) for failed in self.settle.failed]
+        ((token, index, is_final),) = names
+        failure = TaskFailure("NotSerializable", shorten(f"its outcome cannot be sent: {why}", MESSAGE_CHARACTERS_MAX))
+        return Batch(Settle([], [Failure(token, index, failure, reject=is_final)]), self.size)
 
 
 class Holdings:

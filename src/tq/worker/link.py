@@ -142,7 +142,12 @@ class Link:
             self._wire.write(self._wire.session.notify(message))
 
     def request(self, message: msgspec.Struct) -> int:
-        """Send outcomes; the listener hears of the answer under the number returned.  The link is open."""
+        """Send outcomes; the listener hears of the answer under the number returned.  The link is open.
+
+        Raises:
+            FrameTooLarge: The broker would not read it.
+            InvalidArgument: It has no encoding.
+        """
         assert self._wire is not None
         correlation, frame = self._wire.session.request(message, self._clock() + _ANSWER_S)
         self._wire.write(frame)

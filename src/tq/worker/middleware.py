@@ -21,7 +21,9 @@ class Chain:
     def __init__(self, middleware: Iterable[Middleware]) -> None:
         layers = list(middleware)
         self._before = [layer.before for layer in layers if type(layer).before is not Middleware.before]
-        self._after = [layer.after for layer in reversed(layers) if type(layer).after is not Middleware.after]
+        self._after = [
+            (layer.after, type(layer)) for layer in reversed(layers) if type(layer).after is not Middleware.after
+        ]
 
     def before(self, context: TaskContext) -> None:
         """Run the hooks that come before the handler."""
@@ -30,8 +32,8 @@ class Chain:
 
     def after(self, context: TaskContext, outcome: Outcome) -> None:
         """Run the hooks that come after the handler."""
-        for hook in self._after:
+        for hook, kind in self._after:
             try:
                 hook(context, outcome.failure if isinstance(outcome, Failed) else None)
-            except Exception:  # noqa: BLE001  # another's code
-                _log.exception("task %s %s: %r raised", context.name, context.id, hook)
+            except BaseException:  # noqa: BLE001  # another's code; the task has ended, and how stands
+                _log.exception("task %s %s: the middleware %s raised", context.name, context.id, kind.__qualname__)

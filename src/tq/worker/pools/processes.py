@@ -37,7 +37,11 @@ _EXIT_S = 2.0
 _RESTART_S = 1.0
 
 # Not `-m`: where this package lies may be known to this process only (its sys.path).
-_BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from tq.worker.pools.child import main; main()"
+# Ctrl-C reaches the whole terminal: a child, which leaves it to its parent, hears of it while it is still imported too.
+_BOOTSTRAP = (
+    "import signal, sys; signal.signal(signal.SIGINT, lambda *_: None); sys.path.insert(0, sys.argv[1]); "
+    "from tq.worker.pools.child import main; main()"
+)
 _ROOT = str(Path(tq.__file__).parent.parent)
 
 
