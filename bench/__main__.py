@@ -3,13 +3,16 @@
 0    all was measured
 1    something was not: a program did not do what it must, or a peer cannot be had
 2    the command line is wrong
+130  interrupted, by SIGINT or SIGTERM; no program is left behind
 """
 
+import signal
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Never
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -24,6 +27,7 @@ from tq.testing.programs import ProgramError
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 cli = App(
     name="python -m bench",
@@ -78,8 +82,13 @@ def _chosen(words: str, known: Iterable[str], what: str) -> list[str]:
     return [name for name in known if not names or name in names]
 
 
+def _interrupt(_number: int, _frame: FrameType | None) -> Never:
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Run the command line."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli(sys.argv[1:])
     except (CycloptsError, ValueError) as error:
@@ -88,6 +97,9 @@ def main() -> int:
     except (NotToBeHadError, ProgramError) as error:
         print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return code if isinstance(code, int) else EXIT_OK
 
 

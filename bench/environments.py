@@ -92,7 +92,7 @@ def server(program: str, package: str) -> Executable:
         folder.mkdir(parents=True)
         _unpack(package, folder)
         (folder / _DONE).touch()
-    (libraries,) = {path.parent for path in folder.glob("usr/lib/*-linux-gnu*/*.so*")} or {None}
+    libraries = next((path.parent for path in folder.glob("usr/lib/*-linux-gnu*/*.so*")), None)
     return Executable(folder / "usr" / "bin" / program, libraries)
 
 

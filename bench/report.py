@@ -128,9 +128,7 @@ def _method(extent: Extent) -> str:
         for name, value in of_pace._asdict().items()
     }
     text = _METHOD.read_text(encoding="utf-8").partition("\n")[2].strip()
-    return text.format(
-        **sizes, rounds=extent.rounds, flight=FRAMES_IN_FLIGHT, threads=THREADS, processes=PROCESSES
-    )
+    return text.format(**sizes, rounds=extent.rounds, flight=FRAMES_IN_FLIGHT, threads=THREADS, processes=PROCESSES)
 
 
 def _settings(results: Results) -> str:

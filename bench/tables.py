@@ -29,7 +29,7 @@ class Table(NamedTuple):
 
     title: str
     columns: Sequence[str]
-    rows: list[Sequence[str]]
+    rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
         """Return it as Markdown, without the title."""

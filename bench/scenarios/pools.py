@@ -12,7 +12,9 @@ def measure(subject: Subject, sizes: Sizes) -> Measured:
     if subject.durability != system.durabilities[0]:
         shapes = [Shape.TWO]
     return {
-        f"drain_{shape}": live(subject, shape, "noop_plain" if shape in system.plain else "noop", tasks(shape, sizes)).drain
+        f"drain_{shape}": live(
+            subject, shape, "noop_plain" if shape in system.plain else "noop", tasks(shape, sizes)
+        ).drain
         for shape in shapes
     }
 

@@ -1,17 +1,13 @@
 """beanstalkd, raw: its protocol over a socket, many commands written before their replies are read.
 
-    python -m bench.systems.beanstalkd client noop
-    python -m bench.systems.beanstalkd worker one
-
 It keeps no results, so where latency is measured the worker is a second connection of the client.
 """
 
 import asyncio
-import sys
 import time
 from collections.abc import Sequence
 
-from bench.systems.client import AsyncClient, serve
+from bench.systems.client import AsyncClient
 from bench.systems.loads import FRAME_TASKS, TEXT, count, port
 
 BATCH = 100
@@ -102,31 +98,34 @@ class BeanstalkdClient(AsyncClient):
         return pairs
 
     async def ask(self, number: int) -> float:
-        self._started[number] = asyncio.get_running_loop().create_future()
+        started: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._started[number] = started
         await self.send(number)
-        return await self._started.pop(number)
+        return await started
 
     async def _work(self) -> None:
         connection = await Connection.open()
         while True:
             for task, number in await connection.take(1):
-                self._started[number].set_result(time.monotonic())
+                self._started.pop(number).set_result(time.monotonic())
                 await connection.delete([task])
                 count()
 
 
-async def work() -> None:
+async def _work() -> None:
     """Take tasks and delete them, in batches."""
     connection = await Connection.open()
-    print("ready", file=sys.stderr, flush=True)
     while True:
         tasks = [task for task, _ in await connection.take(BATCH)]
         await connection.delete(tasks)
         count(len(tasks))
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "client":
-        serve(BeanstalkdClient())
-    else:
-        asyncio.run(work())
+def client(_task: str) -> BeanstalkdClient:
+    """Return the client; there is one kind of task."""
+    return BeanstalkdClient()
+
+
+def work(_shape: str) -> None:
+    """Be a worker."""
+    asyncio.run(_work())

@@ -1,18 +1,10 @@
-"""Celery on Redis.
-
-    python -m bench.systems.celery client noop
-    python -m bench.systems.celery worker one|two|threads
-"""
-
-import sys
+"""Celery on Redis."""
 
 import celery
 
-from bench.systems.client import BlockingClient, serve
+from bench.systems.client import BlockingClient
 from bench.systems.loads import CALLERS_MAX, PROCESSES, TEXT, THREADS, count, started_at, url
 from bench.systems.worker import become
-
-# ruff: noqa: ARG001 - the arguments are there to travel, not to be used
 
 RESULT_S_MAX = 30.0
 
@@ -60,9 +52,13 @@ POOLS = {
     "threads": ("--pool", "threads", "--concurrency", str(THREADS)),
 }
 
-if __name__ == "__main__":
-    if sys.argv[1] == "client":
-        serve(CeleryClient())
-    else:
-        alone = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "warning")
-        become("celery", "-A", "bench.systems.celery", "worker", *alone, *POOLS[sys.argv[2]])
+
+def client(_task: str) -> CeleryClient:
+    """Return the client; there is one kind of task."""
+    return CeleryClient()
+
+
+def work(shape: str) -> None:
+    """Become a worker."""
+    alone = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "warning")
+    become("celery", "-A", "bench.systems.celery", "worker", *alone, *POOLS[shape])

@@ -1,22 +1,15 @@
-"""Dramatiq on Redis.
-
-    python -m bench.systems.dramatiq client noop
-    python -m bench.systems.dramatiq worker one|two
-"""
+"""Dramatiq on Redis."""
 
 import os
-import sys
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
-from bench.systems.client import BlockingClient, serve
+from bench.systems.client import BlockingClient
 from bench.systems.loads import PROCESSES, TEXT, THREADS, count, started_at, url
 from bench.systems.worker import become
-
-# ruff: noqa: ARG001 - the arguments are there to travel, not to be used
 
 RESULT_MS_MAX = 30_000
 PREFETCH = 128
@@ -51,11 +44,14 @@ class DramatiqClient(BlockingClient):
 
 WORKERS = {"one": 1, "two": PROCESSES}
 
-if __name__ == "__main__":
-    if sys.argv[1] == "client":
-        serve(DramatiqClient())
-    else:
-        # Twice the threads is the default; each fetch is a round trip to Redis.
-        os.environ["dramatiq_queue_prefetch"] = str(PREFETCH)  # noqa: SIM112 - its name is in small letters
-        processes = ("--processes", str(WORKERS[sys.argv[2]]), "--threads", str(THREADS))
-        become("dramatiq", *processes, "bench.systems.dramatiq")
+
+def client(_task: str) -> DramatiqClient:
+    """Return the client; there is one kind of task."""
+    return DramatiqClient()
+
+
+def work(shape: str) -> None:
+    """Become a worker."""
+    # Twice the threads is the default; each fetch is a round trip to Redis.
+    os.environ["dramatiq_queue_prefetch"] = str(PREFETCH)  # noqa: SIM112 - its name is in small letters
+    become("dramatiq", "--processes", str(WORKERS[shape]), "--threads", str(THREADS), "bench.systems.dramatiq")

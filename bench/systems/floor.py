@@ -1,13 +1,9 @@
 """The floor's clients: a producer, and a worker that runs each task as one of the event loop.
 
-    python -m bench.systems.floor client
-    python -m bench.systems.floor worker one
-
 The floor keeps no results, so where latency is measured the worker is a second connection of the client.
 """
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 import uvloop
 
-from bench.systems.client import AsyncClient, serve
+from bench.systems.client import AsyncClient
 from bench.systems.floor_broker import Kind, Peer, encode_frame
 from bench.systems.loads import FRAME_TASKS, FRAMES_IN_FLIGHT, TEXT, port
 
@@ -105,6 +101,8 @@ class FloorWorker:
 class FloorClient(AsyncClient):
     """Enqueues in frames."""
 
+    loop_factory = staticmethod(uvloop.new_event_loop)
+
     async def open(self) -> None:
         self._connection = await Connection.open()
         self._started: dict[int, asyncio.Future[float]] = {}
@@ -129,9 +127,10 @@ class FloorClient(AsyncClient):
         return await super().run_latency(tasks)
 
     async def ask(self, number: int) -> float:
-        self._started[number] = asyncio.get_running_loop().create_future()
+        started: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._started[number] = started
         await self.send(number)
-        return await self._started.pop(number)
+        return await started
 
     async def done(self) -> int:
         return _decode_count(await self._connection.request(Kind.COUNT)).done
@@ -145,7 +144,7 @@ class FloorClient(AsyncClient):
         await self._connection.request(Kind.HOLD, b"\x00")
 
     def _start(self, number: int, _text: str) -> None:
-        self._started[number].set_result(time.monotonic())
+        self._started.pop(number).set_result(time.monotonic())
 
 
 def _noop(number: int, text: str) -> None:
@@ -154,13 +153,15 @@ def _noop(number: int, text: str) -> None:
 
 async def _work() -> None:
     await FloorWorker(_noop).run()
-    print("ready", file=sys.stderr, flush=True)
     await asyncio.Event().wait()
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "client":
-        serve(FloorClient(), uvloop.new_event_loop)
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_work())
+def client(_task: str) -> FloorClient:
+    """Return the client; there is one kind of task."""
+    return FloorClient()
+
+
+def work(_shape: str) -> None:
+    """Be a worker."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_work())

@@ -1,20 +1,13 @@
 """Huey on Redis.
 
-    python -m bench.systems.huey client noop
-    python -m bench.systems.huey worker one|two|threads
-
 Huey takes a task out of Redis before it runs, whatever is set: a worker that dies loses the tasks it holds.
 """
 
-import sys
-
 from huey import RedisHuey
 
-from bench.systems.client import BlockingClient, serve
+from bench.systems.client import BlockingClient
 from bench.systems.loads import PROCESSES, TEXT, THREADS, count, started_at, url
 from bench.systems.worker import become
-
-# ruff: noqa: ARG001 - the arguments are there to travel, not to be used
 
 RESULT_S_MAX = 30
 
@@ -50,8 +43,12 @@ POOLS = {
     "threads": ("--worker-type", "thread", "--workers", str(THREADS)),
 }
 
-if __name__ == "__main__":
-    if sys.argv[1] == "client":
-        serve(HueyClient())
-    else:
-        become("huey_consumer", *POOLS[sys.argv[2]], "bench.systems.huey.huey")
+
+def client(_task: str) -> HueyClient:
+    """Return the client; there is one kind of task."""
+    return HueyClient()
+
+
+def work(shape: str) -> None:
+    """Become a worker."""
+    become("huey_consumer", "--quiet", *POOLS[shape], "bench.systems.huey.huey")

@@ -22,7 +22,7 @@ from bench.systems.loads import PROCESSES, RESULTS_VARIABLE, TALLY_VARIABLE, THR
 from bench.systems.servers import Server
 from tq.testing.programs import Program, start_worker
 
-_ANSWER_S_MAX = 330.0
+_ANSWER_S_MAX = 150.0
 _WARM_UP_TASKS = 100
 # When one of several processes has run its first task, the others, started with it, are about to.
 _OTHERS_READY_S = 1.0
@@ -113,7 +113,7 @@ class Running:
             return start_worker("-A", "bench.systems.tq:app", *_TQ_POOLS[shape], log=log, environment=environment)
         # One of two programs is as if it were alone.
         words = Shape.ONE if self._system.twice and shape is Shape.TWO else shape
-        command = [str(python(self._name)), "-m", f"bench.systems.{self._name}", "worker", words]
+        command = [str(python(self._name)), "-m", "bench.systems.program", self._name, "worker", words]
         return Program.start(command, log=log, environment=environment, directory=environments.ROOT)
 
     @property
@@ -133,7 +133,7 @@ def running(subject: Subject, task: str = "noop", *, results: bool = False) -> I
     with tempfile.TemporaryDirectory(prefix="tq-bench-") as name:
         directory = Path(name)
         with system.server(subject.durability, directory) as server:
-            command = [str(python(subject.system)), "-m", f"bench.systems.{subject.system}", "client", task]
+            command = [str(python(subject.system)), "-m", "bench.systems.program", subject.system, "client", task]
             variables = environment(subject.system, server, directory)
             if results:
                 server.variables[RESULTS_VARIABLE] = variables[RESULTS_VARIABLE] = "1"

@@ -1,15 +1,10 @@
-"""SAQ on Redis.
+"""SAQ on Redis."""
 
-    python -m bench.systems.saq client noop|noop_plain
-    python -m bench.systems.saq worker one|threads
-"""
-
-import sys
 from typing import Any
 
 import saq
 
-from bench.systems.client import AsyncClient, serve
+from bench.systems.client import AsyncClient
 from bench.systems.loads import CALLERS_MAX, TEXT, count, started_at, url
 from bench.systems.worker import become
 
@@ -64,8 +59,11 @@ class SaqClient(AsyncClient):
         return float(await queue.apply("start", timeout=RESULT_S_MAX, number=number, text=TEXT, retries=RETRIES))
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "client":
-        serve(SaqClient(sys.argv[2]))
-    else:
-        become("saq", "--quiet", "bench.systems.saq.settings")
+def client(task: str) -> SaqClient:
+    """Return the client."""
+    return SaqClient(task)
+
+
+def work(_shape: str) -> None:
+    """Become a worker, with coroutines and threads."""
+    become("saq", "--quiet", "bench.systems.saq.settings")

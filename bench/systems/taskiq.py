@@ -1,17 +1,11 @@
-"""taskiq on Redis streams, by taskiq-redis.
+"""taskiq on Redis streams, by taskiq-redis."""
 
-    python -m bench.systems.taskiq client noop|noop_plain
-    python -m bench.systems.taskiq worker one|two|threads|processes
-"""
-
-import asyncio
 import os
-import sys
 
 import uvloop
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
-from bench.systems.client import AsyncClient, serve
+from bench.systems.client import AsyncClient
 from bench.systems.loads import (
     CALLERS_MAX,
     PROCESSES,
@@ -23,8 +17,6 @@ from bench.systems.loads import (
     url,
 )
 from bench.systems.worker import become
-
-# ruff: noqa: ARG001 - the arguments are there to travel, not to be used
 
 RESULT_S_MAX = 30.0
 # It has no push: how often the caller looks. Its default is 0.2 s.
@@ -59,6 +51,9 @@ async def start(number: int, text: str) -> float:
 class TaskiqClient(AsyncClient):
     """Sends by `kiq`; many at once are coroutines."""
 
+    # As its worker.
+    loop_factory = staticmethod(uvloop.new_event_loop)
+
     def __init__(self, task: str) -> None:
         super().__init__()
         self._task = {"noop": noop, "noop_plain": noop_plain}[task]
@@ -87,10 +82,13 @@ POOLS = {
     "processes": ("--workers", "1", "--use-process-pool", "--max-process-pool-processes", str(PROCESSES)),
 }
 
-if __name__ == "__main__":
-    # `asyncio` here, as `python -m` runs this module under another name than the worker imports it by.
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    if sys.argv[1] == "client":
-        serve(TaskiqClient(sys.argv[2]), uvloop.new_event_loop)
-    else:
-        become("taskiq", "worker", "--max-prefetch", str(PREFETCH), *POOLS[sys.argv[2]], "bench.systems.taskiq:broker")
+
+def client(task: str) -> TaskiqClient:
+    """Return the client."""
+    return TaskiqClient(task)
+
+
+def work(shape: str) -> None:
+    """Become a worker."""
+    how = ("--max-prefetch", str(PREFETCH), "--log-level", "WARNING")
+    become("taskiq", "worker", *how, *POOLS[shape], "bench.systems.taskiq:broker")

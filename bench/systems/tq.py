@@ -1,22 +1,18 @@
 """tq: its app and its client.
 
-    python -m bench.systems.tq client noop|noop_plain|noop_kept
-
 Its workers are tq-worker with the defaults, the adaptive prefetch among them.
 """
 
 import asyncio
-import sys
 import time
+from typing import Any
 
 import uvloop
 
-from bench.systems.client import Answer, AsyncClient, serve
+from bench.systems.client import Answer, AsyncClient
 from bench.systems.loads import FRAME_TASKS, FRAMES_IN_FLIGHT, TEXT
-from tq import App, Handle
+from tq import App, DeclaredTask, Handle
 from tq.client import QueueAction
-
-# ruff: noqa: ARG001 - the arguments are there to travel, not to be used
 
 app = App()
 
@@ -45,12 +41,21 @@ async def started_at(number: int, text: str) -> float:
     return time.monotonic()
 
 
+TASKS: dict[str, DeclaredTask[[int, str], Any, Any]] = {
+    "noop": noop,
+    "noop_plain": noop_plain,
+    "noop_kept": noop_kept,
+}
+
+
 class TqClient(AsyncClient):
     """Enqueues by the async client, or the blocking one where that is asked for."""
 
+    loop_factory = staticmethod(uvloop.new_event_loop)
+
     def __init__(self, task: str) -> None:
         super().__init__()
-        self._task = {"noop": noop, "noop_plain": noop_plain, "noop_kept": noop_kept}[task]
+        self._task = TASKS[task]
 
     async def close(self) -> None:
         await app.aclose()
@@ -95,5 +100,6 @@ class TqClient(AsyncClient):
         await app.async_client.control_queue(QUEUE, QueueAction.RESUME)
 
 
-if __name__ == "__main__":
-    serve(TqClient(sys.argv[2]), uvloop.new_event_loop)
+def client(task: str) -> TqClient:
+    """Return the client."""
+    return TqClient(task)

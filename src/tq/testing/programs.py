@@ -139,13 +139,17 @@ class Program:
         if self._process.poll() is not None:
             raise self._ended()
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still runs."""
+        self._process.send_signal(number)
+
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send it a signal, wait for its end and return its exit code.
 
         Raises:
             ProgramError: It has not ended within `STOP_S_MAX`.
         """
-        self._process.send_signal(number)
+        self.send(number)
         return self.wait()
 
     def wait(self) -> int:
@@ -212,7 +216,7 @@ def broker_url(broker: Program) -> str:
 
 
 def start_worker(*words: str, log: Path, environment: Mapping[str, str] | None = None) -> Program:
-    """Start a tq-worker, and return it once it has met its broker.
+    """Start a tq-worker, and return it once it has met its broker; its queues it asks for the moment after.
 
     Raises:
         ProgramError: It ended, or has not reached the broker within `START_S_MAX`.
