@@ -37,6 +37,7 @@ cli = App(
     version_flags=[],
     exit_on_error=False,
     print_error=False,
+    suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
 

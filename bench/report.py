@@ -114,8 +114,8 @@ def with_figures(readme: str, measurement: Measurement) -> str:
     text = (
         f"{measurement.date}, {machine.cpu}, {machine.python},\n{machine.disk}.\n"
         "All processes on this machine, fsync before every acknowledgement unless a line says `interval` or\n"
-        "`everysec`. The floor is a bare broker of the same libraries with no semantics. Method, settings, more figures\n"
-        "and single runs: [benchmarks](docs/benchmarks.md)."
+        "`everysec`. The floor is a bare broker of the same libraries with no semantics. Method, settings, more\n"
+        "figures and single runs: [benchmarks](docs/benchmarks.md)."
     )
     parts = [text, of_figures(rows(results), BRIEF_COLUMNS).markdown(), of_subjects("", results, GLANCE).markdown()]
     return "".join([before, opening, "\n\n".join(parts), "\n", closing, after])

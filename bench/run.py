@@ -1,4 +1,4 @@
-"""The run: round after round, each scenario by each subject in turn, so that all share the machine's good and bad times.
+"""The run: round after round, each scenario by each subject in turn: all share the machine's good and bad times.
 
 Invariant: what fails of tq or of the floor ends the run; what fails of a peer is noted, and its place stays empty.
 """

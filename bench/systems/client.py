@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -37,10 +37,10 @@ class Client(ABC):
     def __init__(self) -> None:
         self.enqueued = 0
 
-    async def open(self) -> None:
-        """Connect, where the library does not by itself at first use."""
+    async def open(self) -> None:  # noqa: B027 - most libraries connect at first use
+        """Connect, where the library does not by itself."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - and need no farewell
         """Let go of what `open` made."""
 
     @abstractmethod
@@ -68,8 +68,9 @@ class Client(ABC):
         return {"seconds": await self._sent(tasks, self.run_callers(callers, tasks))}
 
     async def warm_up(self, tasks: int) -> Answer:
-        """Have a few tasks enqueued and done."""
+        """Have a few tasks enqueued and done, in both ways: by then the connections of either are there."""
         await self._sent(tasks, self.run_callers(1, tasks))
+        await self._sent(tasks, self.run_bulk(tasks))
         return await self.until_done()
 
     async def bulk(self, tasks: int) -> Answer:
@@ -80,7 +81,7 @@ class Client(ABC):
         """Wait until all that was enqueued is done; asking costs a server next to nothing."""
         began = time.monotonic()
         async with asyncio.timeout(_UNTIL_S_MAX):
-            while await self.done() < self.enqueued:
+            while await self.done() < self.enqueued:  # noqa: ASYNC110 - what is asked for is in another process
                 await asyncio.sleep(_POLL_S)
         return {"seconds": time.monotonic() - began}
 
@@ -94,7 +95,7 @@ class Client(ABC):
         self.enqueued += tasks + _LATENCY_WARM_UP
         return {"starts": [start * 1_000 for start, _ in pairs], "results": [result * 1_000 for _, result in pairs]}
 
-    async def _sent(self, tasks: int, sending: Any) -> float:
+    async def _sent(self, tasks: int, sending: Awaitable[None]) -> float:
         began = time.monotonic()
         await sending
         took = time.monotonic() - began

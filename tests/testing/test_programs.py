@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tq.client import SyncClient, TcpDialer
-from tq.core.task import Task, TaskState
+from tq.core.lifecycle import TaskState
+from tq.core.task import Task
 from tq.testing.programs import Program, ProgramError, broker_url, start_broker, start_worker
 
 pytestmark = pytest.mark.acceptance

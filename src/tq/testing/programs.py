@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -188,7 +189,9 @@ class Program:
                 self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                # A line that it did not live to read is written at the closing.
+                with suppress(BrokenPipeError):
+                    pipe.close()
 
     def _ended(self) -> ProgramError:
         return self._error(f"ended with exit code {self._process.wait(STOP_S_MAX)}")
@@ -225,7 +228,7 @@ def start_worker(*words: str, log: Path, environment: Mapping[str, str] | None =
     worker = Program.start(tq_command("tq-worker", *words), log=log, environment=environment)
     try:
         worker.wait_for_log(_CONNECTED, already + 1)
-    except ProgramError:
+    except BaseException:  # an interrupt too: nobody has the worker yet who would end it
         with worker:
             raise
     return worker
