@@ -80,7 +80,7 @@ SYSTEMS: dict[str, System] = {
         ("sync",),
         Pace.FAST,
         (Shape.ONE, Shape.TWO),
-        "a bare broker of sockets, MessagePack and RocksDB, see below",
+        "a bare broker of sockets, MessagePack and RocksDB, as told above",
         twice=True,
         holds=True,
         keeps_results=False,
