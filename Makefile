@@ -44,7 +44,7 @@ sim: $(STAMP) ## Simulate whole runs under faults, a few seeds
 chaos: $(STAMP) ## Simulate seed after seed until Ctrl-C or a failure
 	$(BIN)/python -m tq.testing.simulate --seeds 0 $(ARGS)
 
-bench: $(STAMP) ## Measure rates and latencies beside the machine's floor
+bench: $(STAMP) ## Measure rates and latencies beside the machine's floor and other queues
 	$(BIN)/python -m bench $(ARGS)
 
 run: $(STAMP) ## Do the main job: index the Python standard library, one task a file
@@ -59,5 +59,5 @@ format: $(STAMP) ## Format the code, mend what lint can mend, write the generate
 	@set -e; for generator in $(GENERATORS); do $(BIN)/python $$generator; done
 
 clean: ## Remove .venv, caches and built files, and the data of `make serve`
-	rm -rf $(VENV) .run dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench .run dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

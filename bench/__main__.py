@@ -1,121 +1,108 @@
-"""The program: measures all scenarios, each in pairs of floor and product, and reports.
+"""The program: measures tq, the floor of this machine and the peers, and reports.
 
-0    every figure is within the bound beyond which it is not done
-1    one is not, or a program did not do what it must
+0    all was measured
+1    something was not: a program did not do what it must, or a peer cannot be had
 2    the command line is wrong
+130  interrupted, by SIGINT or SIGTERM; no program is left behind
 """
 
-import asyncio
+import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from types import FrameType
+from typing import Annotated, Never
 
-import uvloop
 from cyclopts import App, CycloptsError, Parameter
 
-from bench.figures import FULL, QUICK, Measured, Sizes, rows
+from bench import report
+from bench.environments import NotToBeHadError
+from bench.figures import FULL, QUICK
 from bench.machine import describe
-from bench.report import DOCUMENT, README, document, print_table, with_figures
-from bench.scenarios import both, callers, latency, life
-from examples.stdlib_index.programs import ProgramError
-from tq import TaskQueueError
+from bench.run import SCENARIOS, measure, prepare
+from bench.systems.catalog import SYSTEMS
+from tq.testing.programs import ProgramError
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-
-Measure = Callable[[Sizes], Awaitable[Measured]]
-
-
-class Scenario(NamedTuple):
-    """What is measured as a pair."""
-
-    floor: Measure
-    tq: Measure
-
-
-SCENARIOS = {
-    "callers": Scenario(callers.measure_floor, callers.measure_tq),
-    "life": Scenario(life.measure_floor, life.measure_tq),
-    "both": Scenario(both.measure_floor, both.measure_tq),
-    "latency": Scenario(latency.measure_floor, latency.measure_tq),
-}
+EXIT_INTERRUPTED = 130
 
 cli = App(
     name="python -m bench",
-    help="Measure tq beside the floor of this machine, and write docs/benchmarks.md and the figures in README.md.",
+    help="Measure tq beside the floor of this machine and its peers; a whole run writes docs/benchmarks.md, its plot "
+    "and the figures in README.md.",
     help_format="plaintext",
     version_flags=[],
     exit_on_error=False,
     print_error=False,
+    suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
 
 
 @cli.default
 def bench(
-    *names: Annotated[str, Parameter(help="Scenarios: callers, life, both, latency. [default: all]")],
+    *,
+    only: Annotated[str, Parameter(help=f"Systems, parted by commas: {', '.join(SYSTEMS)}. [default: all]")] = "",
+    scenario: Annotated[
+        str, Parameter(help=f"Scenarios, parted by commas: {', '.join(SCENARIOS)}. [default: all]")
+    ] = "",
     quick: Annotated[bool, Parameter(help="A short run, which writes no documents.", negative="")] = False,
+    json: Annotated[bool, Parameter(help="Print one JSON document, not tables.", negative="")] = False,
     output: Annotated[
-        Path | None, Parameter(help="Where to write. [default: docs/benchmarks.md, of a full run]")
+        Path | None, Parameter(help="Where to write. [default: docs/benchmarks.md, of a whole run]")
     ] = None,
 ) -> int:
     """Run the measurements; see the module's docstring for what is returned."""
-    unknown = set(names) - SCENARIOS.keys()
-    if unknown:
-        raise ValueError(f"there is no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
-    sizes = QUICK if quick else FULL
-    chosen = {name: scenario for name, scenario in SCENARIOS.items() if not names or name in names}
-    machine = describe()
+    systems = _chosen(only, SYSTEMS, "system")
+    scenarios = _chosen(scenario, SCENARIOS, "scenario")
+    extent = QUICK if quick else FULL
+    prepare(systems)
+    machine = describe(systems)
     for line in machine:
         print(line, file=sys.stderr)
-    tq, floor = _measure(chosen, sizes)
-    table = rows(tq, floor)
-    print_table(table)
-    date = datetime.now(UTC).date().isoformat()
-    is_whole = not quick and not names
+    results = measure(systems, scenarios, extent)
+    measurement = report.Measurement(results, machine, extent, datetime.now(UTC).date().isoformat())
+    print(report.as_json(measurement)) if json else report.print_tables(measurement)
+    is_whole = not (quick or only or scenario)
     if output is not None or is_whole:
-        text = document(table, machine, sizes, date, life.FRAMES_IN_FLIGHT)
-        (output or DOCUMENT).write_text(text, encoding="utf-8")
+        report.write_document(measurement, output or report.DOCUMENT)
     if output is None and is_whole:
-        readme = README.read_text(encoding="utf-8")
-        README.write_text(with_figures(readme, table, machine, date), encoding="utf-8")
-    return EXIT_OK
+        report.write_readme(measurement)
+    return EXIT_FAILED if results.failures else EXIT_OK
 
 
-def _measure(scenarios: dict[str, Scenario], sizes: Sizes) -> tuple[list[Measured], list[Measured]]:
-    """Return what was measured of the product and of the floor."""
-    tq: list[Measured] = []
-    floor: list[Measured] = []
-    for pair in range(sizes.pairs):
-        for name, scenario in scenarios.items():
-            print(f"pair {pair + 1} of {sizes.pairs}: {name}", file=sys.stderr)
-            floor.append(_run(scenario.floor, sizes))
-            tq.append(_run(scenario.tq, sizes))
-    return tq, floor
+def _chosen(words: str, known: Iterable[str], what: str) -> list[str]:
+    """Return the names in *words*, all that are *known* if there are none, in the order of these."""
+    known = list(known)
+    names = {word.strip() for word in words.split(",") if word.strip()}
+    if unknown := names.difference(known):
+        raise ValueError(f"there is no {what} {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return [name for name in known if not names or name in names]
 
 
-def _run(measure: Measure, sizes: Sizes) -> Measured:
-    async def measured() -> Measured:
-        return await measure(sizes)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(measured())
+def _interrupt(_number: int, _frame: FrameType | None) -> Never:
+    raise KeyboardInterrupt
 
 
 def main() -> int:
     """Run the command line."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli(sys.argv[1:])
     except (CycloptsError, ValueError) as error:
         print(f"{error}\nTry --help.", file=sys.stderr)
         return EXIT_USAGE
-    except (ProgramError, TaskQueueError, TimeoutError) as error:
+    except (NotToBeHadError, ProgramError) as error:
         print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return code if isinstance(code, int) else EXIT_OK
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

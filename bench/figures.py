@@ -1,8 +1,22 @@
-"""The figures: what is measured, in which unit, and what was aimed at."""
+"""The figures: what is measured, in which unit, what was aimed at, and what came out for whom.
 
+A scenario returns `Measured` of one subject; `Results` holds those of all rounds.  A
+`Measure` is one of their keys for every subject, a `Figure` a row of the table of tq beside the floor.
+"""
+
+from collections import defaultdict
 from enum import Enum
 from statistics import median
 from typing import NamedTuple
+
+from bench.systems.catalog import SYSTEMS, Pace, Subject
+
+TQ = Subject("tq", "sync")
+TQ_INTERVAL = Subject("tq", "interval")
+FLOOR = Subject("floor", "sync")
+
+Measured = dict[str, float]
+"""Values by the keys of `MEASURES`."""
 
 
 class Unit(Enum):
@@ -12,61 +26,153 @@ class Unit(Enum):
     CPU = "us"
     LATENCY = "ms"
 
+    def spell(self, value: float | None) -> str:
+        """Return *value* for a reader."""
+        if value is None:
+            return ""
+        return f"{value:,.0f}" if self is Unit.RATE else f"{value:.2f}"
+
+
+class Measure(NamedTuple):
+    """What is measured of each subject that has it."""
+
+    title: str
+    unit: Unit
+
+
+MEASURES: dict[str, Measure] = {
+    "one": Measure("one caller", Unit.RATE),
+    "hundred": Measure("100 callers", Unit.RATE),
+    "bulk": Measure("bulk", Unit.RATE),
+    "one_blocking": Measure("one caller, blocking client", Unit.RATE),
+    "drain": Measure("1 process", Unit.RATE),
+    "drain_two": Measure("2 processes", Unit.RATE),
+    "drain_threads": Measure("thread pool", Unit.RATE),
+    "drain_processes": Measure("process pool", Unit.RATE),
+    "drain_kept": Measure("1 process, results kept", Unit.RATE),
+    "both": Measure("both at once", Unit.RATE),
+    "cpu_server": Measure("server", Unit.CPU),
+    "cpu_worker": Measure("worker", Unit.CPU),
+    "cpu_client": Measure("client", Unit.CPU),
+    "life": Measure("server's main thread", Unit.CPU),
+    "life_kept": Measure("server's main thread, results kept", Unit.CPU),
+    "start_p50": Measure("start p50", Unit.LATENCY),
+    "start_p99": Measure("start p99", Unit.LATENCY),
+    "result_p50": Measure("result p50", Unit.LATENCY),
+    "result_p99": Measure("result p99", Unit.LATENCY),
+}
+
 
 class Figure(NamedTuple):
     """One row of the table.  ``target`` is what is aimed at; worse than ``bound`` is not done."""
 
     title: str
-    unit: Unit
+    measure: str
     target: float | None = None
     bound: float | None = None
+    subject: Subject = TQ
+
+    @property
+    def unit(self) -> Unit:
+        """What it counts."""
+        return MEASURES[self.measure].unit
 
     def meets(self, value: float, mark: float) -> bool:
         """Tell whether *value* is at least as good as *mark*."""
         return value >= mark if self.unit is Unit.RATE else value <= mark
 
-    def spell(self, value: float | None) -> str:
-        """Return *value* for a reader."""
-        if value is None:
-            return ""
-        return f"{value:,.0f}" if self.unit is Unit.RATE else f"{value:.2f}"
 
-
-FIGURES: dict[str, Figure] = {
-    "bulk": Figure("bulk enqueue, frames of 500", Unit.RATE, 150_000, 90_000),
-    "drain": Figure("drain, one worker process", Unit.RATE, 100_000, 60_000),
-    "drain_kept": Figure("drain, results kept", Unit.RATE),
-    "both": Figure("enqueue and drain at once", Unit.RATE, 50_000, 30_000),
-    "one": Figure("one caller at a time", Unit.RATE, 1_600, 1_200),
-    "one_blocking": Figure("one caller at a time, blocking client", Unit.RATE),
-    "hundred": Figure("100 callers", Unit.RATE, 25_000, 15_000),
-    "life": Figure("broker CPU a task life, result off", Unit.CPU, 12, 20),
-    "life_kept": Figure("broker CPU a task life, result kept", Unit.CPU, 15, 25),
-    "start_p50": Figure("enqueue to handler start, p50", Unit.LATENCY, 1.2, 2),
-    "start_p99": Figure("enqueue to handler start, p99", Unit.LATENCY, 3, 6),
-    "result_p50": Figure("enqueue to result at the caller, p50", Unit.LATENCY),
-    "result_p99": Figure("enqueue to result at the caller, p99", Unit.LATENCY),
-    "one_interval": Figure("one caller at a time, interval", Unit.RATE, 12_000, 6_000),
-    "start_p50_interval": Figure("enqueue to handler start, p50, interval", Unit.LATENCY, 0.5, 1),
-}
+FIGURES = (
+    Figure("bulk enqueue, frames of 500", "bulk", 150_000, 90_000),
+    Figure("drain, one worker process", "drain", 100_000, 60_000),
+    Figure("drain, two worker processes", "drain_two"),
+    Figure("drain, results kept", "drain_kept"),
+    Figure("enqueue and drain at once", "both", 50_000, 30_000),
+    Figure("one caller at a time", "one", 1_600, 1_200),
+    Figure("one caller at a time, blocking client", "one_blocking"),
+    Figure("100 callers", "hundred", 25_000, 15_000),
+    Figure("broker CPU a task life, result off", "life", 12, 20),
+    Figure("broker CPU a task life, result kept", "life_kept", 15, 25),
+    Figure("enqueue to handler start, p50", "start_p50", 1.2, 2),
+    Figure("enqueue to handler start, p99", "start_p99", 3, 6),
+    Figure("enqueue to result at the caller, p50", "result_p50"),
+    Figure("enqueue to result at the caller, p99", "result_p99"),
+    Figure("one caller at a time, interval", "one", 12_000, 6_000, TQ_INTERVAL),
+    Figure("enqueue to handler start, p50, interval", "start_p50", 0.5, 1, TQ_INTERVAL),
+)
 
 
 class Sizes(NamedTuple):
-    """How much each scenario does."""
+    """How many tasks each scenario has."""
 
     bulk: int
+    pools: int
     both: int
     one: int
     hundred: int
     latency: int
-    pairs: int
 
 
-FULL = Sizes(bulk=200_000, both=150_000, one=3_000, hundred=20_000, latency=1_000, pairs=3)
-QUICK = Sizes(bulk=20_000, both=20_000, one=300, hundred=3_000, latency=150, pairs=1)
+class Extent(NamedTuple):
+    """How much is measured: rounds, and the sizes of a round by how fast a system is."""
 
-Measured = dict[str, float]
-"""Values by the keys of `FIGURES`."""
+    rounds: int
+    sizes: dict[Pace, Sizes]
+
+    def of(self, subject: Subject) -> Sizes:
+        """Return the sizes for a subject."""
+        return self.sizes[SYSTEMS[subject.system].pace]
+
+
+FULL = Extent(
+    3,
+    {
+        Pace.FAST: Sizes(bulk=200_000, pools=40_000, both=150_000, one=3_000, hundred=20_000, latency=500),
+        Pace.MIDDLE: Sizes(bulk=20_000, pools=20_000, both=20_000, one=3_000, hundred=6_000, latency=300),
+        Pace.SLOW: Sizes(bulk=4_000, pools=3_000, both=3_000, one=2_000, hundred=4_000, latency=300),
+    },
+)
+QUICK = Extent(
+    1,
+    {
+        Pace.FAST: Sizes(bulk=20_000, pools=5_000, both=20_000, one=300, hundred=3_000, latency=100),
+        Pace.MIDDLE: Sizes(bulk=2_000, pools=2_000, both=2_000, one=300, hundred=1_000, latency=50),
+        Pace.SLOW: Sizes(bulk=500, pools=500, both=500, one=200, hundred=300, latency=50),
+    },
+)
+
+
+class Results:
+    """The values of all rounds, and what could not be measured; filled in as it is measured."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[Subject, str], list[float]] = defaultdict(list)
+        self.failures: dict[Subject, list[str]] = defaultdict(list)
+
+    def add(self, subject: Subject, measured: Measured) -> None:
+        """Take what one scenario of one round gave."""
+        for key, value in measured.items():
+            self._values[subject, key].append(value)
+
+    def fail(self, subject: Subject, scenario: str, why: str) -> None:
+        """Note that a scenario could not be measured."""
+        self.failures[subject].append(f"{scenario}: {why}")
+
+    def values(self, subject: Subject, measure: str) -> list[float]:
+        """Return the single values, in the order of the rounds."""
+        return self._values.get((subject, measure), [])
+
+    def median(self, subject: Subject, measure: str) -> float | None:
+        """Return the median of the rounds; None where nothing was measured."""
+        values = self.values(subject, measure)
+        return median(values) if values else None
+
+    @property
+    def subjects(self) -> list[Subject]:
+        """Whose values there are, in the order of the catalog."""
+        present = {subject for subject, _ in self._values} | self.failures.keys()
+        every = [Subject(name, durability) for name, system in SYSTEMS.items() for durability in system.durabilities]
+        return [subject for subject in every if subject in present]
 
 
 class Row(NamedTuple):
@@ -103,10 +209,11 @@ class Row(NamedTuple):
         return "done" if figure.meets(value, figure.bound) else "below the bound"
 
 
-def rows(tq: list[Measured], floor: list[Measured]) -> list[Row]:
-    """Return the table of what was measured, in the order of `FIGURES`."""
-    found = [
-        Row(figure, [run[key] for run in tq if key in run], [run[key] for run in floor if key in run])
-        for key, figure in FIGURES.items()
-    ]
+def rows(results: Results) -> list[Row]:
+    """Return the table of tq beside the floor, in the order of `FIGURES`."""
+    found = []
+    for figure in FIGURES:
+        # The floor has fsync always; nothing of it compares with another durability.
+        floor = results.values(FLOOR, figure.measure) if figure.subject == TQ else []
+        found.append(Row(figure, results.values(figure.subject, figure.measure), floor))
     return [row for row in found if row.tq]

@@ -4,11 +4,15 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from bench import environments
+from bench.systems.catalog import SYSTEMS
+from bench.systems.running import python
 from tq import __version__
 
 _FSYNCS = 200
@@ -22,20 +26,40 @@ class Machine(NamedTuple):
     system: str
     python: str
     libraries: str
+    peers: str
+    servers: str
     disk: str
     load: str
 
 
-def describe() -> Machine:
-    """Return what this machine is; it measures how long an fsync of 4 KiB takes."""
+def describe(systems: Sequence[str]) -> Machine:
+    """Return what this machine is and has of *systems*; it measures how long an fsync of 4 KiB takes."""
     return Machine(
         f"{os.cpu_count()} x {_processor()}, {_memory_gib():.0f} GiB of memory",
         f"{platform.system()} {platform.release()}, {platform.machine()}",
         f"{platform.python_implementation()} {platform.python_version()}",
         ", ".join([f"tq {__version__}", *(f"{name} {version(name)}" for name in _LIBRARIES)]),
+        "; ".join(filter(None, map(_versions, systems))) or "none",
+        "; ".join(dict.fromkeys(filter(None, map(_server, systems)))) or "tq-broker alone",
         f"{_file_system(Path(tempfile.gettempdir()))}, fsync of 4 KiB in {_fsync_ms():.2f} ms (median of {_FSYNCS})",
         f"{os.getloadavg()[0]:.1f} when the measurement began (0 is an idle machine)",
     )
+
+
+def _versions(name: str) -> str:
+    """Return the versions of a peer's libraries."""
+    system = SYSTEMS[name]
+    if not system.libraries:
+        return ""
+    found = environments.versions(python(name), system.libraries)
+    # The first is the peer itself, the others are what it stands on.
+    return ", ".join(f"{library} {number}" for library, number in found.items())
+
+
+def _server(name: str) -> str:
+    """Return the version of a peer's server, as that tells it."""
+    executable = SYSTEMS[name].executable
+    return environments.server_version(executable()) if executable is not None else ""
 
 
 def _processor() -> str:

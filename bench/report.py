@@ -1,122 +1,155 @@
-"""The report: the table on the terminal, docs/benchmarks.md, and the figures in README.md.
+"""The report: tables on the terminal or JSON, docs/benchmarks.md with its plot, and the figures in README.md.
 
 Invariant: README.md holds figures of docs/benchmarks.md, between its two marks, and no others.
 """
 
+import json
+import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-
-from bench.figures import Row, Sizes
+from bench import environments
+from bench.figures import MEASURES, Extent, Results, Unit, rows
 from bench.machine import Machine
+from bench.systems.catalog import SYSTEMS
+from bench.systems.loads import FRAMES_IN_FLIGHT, PROCESSES, THREADS
+from bench.tables import BRIEF_COLUMNS, GLANCE, of_figures, of_subjects, peer_tables
 
-_ROOT = Path(__file__).resolve().parent.parent
-DOCUMENT = _ROOT / "docs" / "benchmarks.md"
-README = _ROOT / "README.md"
+DOCUMENT = environments.ROOT / "docs" / "benchmarks.md"
+README = environments.ROOT / "README.md"
 MARKS = ("<!-- figures -->\n", "<!-- /figures -->\n")
 
-_HEADER = ("figure", "unit", "tq", "floor", "ratio", "target", "bound", "verdict")
-_BRIEF = ("figure", "unit", "tq", "floor", "ratio")
-_TEXTS = {"figure", "unit", "verdict"}
-_WIDTH = 120
-
-_METHOD = """\
-`make bench` measures this and writes this file. All processes run on this machine, on loopback: the
-program that measures (the real client library, on uvloop), one `tq-broker` with its data on disk, and,
-where tasks are run, one `tq-worker` with its defaults, whose handler is an `async def` that does nothing.
-A task takes a number and 80 characters. Each scenario starts with new processes and an empty store, and is
-run as a pair with the floor; pairs in all: {pairs}. The table has medians. The ratio is tq's value over the
-floor's; a figure worse than its bound counts as not done.
-
-The floor (`bench/floor.py`) is a bare broker of sockets, MessagePack and RocksDB, with fsync before it
-answers, as the product: no names, states, retries, expiring leases, results, limits or checks. What the
-product needs beyond it is what its semantics cost. A task costs the floor one row written and one deleted, a
-delivery one row.
-
-- **bulk enqueue**: {bulk:,} tasks by `enqueue_many`, 500 a call, {flight} calls at a time, no worker.
-- **drain**: these tasks, from the resume of their queue until the broker counts the last as completed.
-- **broker CPU a task life**: what the broker's main thread used for both of these (`/proc/PID/task/PID/stat`),
-  divided by the tasks.
-- **enqueue and drain at once**: {both:,} tasks, from the first enqueue until the last is completed.
-- **callers**: each enqueues one task, waits until it is durable, and enqueues the next: one caller {one:,},
-  a hundred callers {hundred:,} tasks.
-- **latency**: {latency:,} tasks, 100 a second. The floor's worker is in the process that enqueues.
-
-Durability is `sync` (fsync before anything is acknowledged) where nothing else is said; `interval` syncs
-every 50 ms."""
+_METHOD = Path(__file__).with_name("method.md")
+_PLOT = Path(__file__).with_name("plot.py")
+_PLOT_REQUIREMENTS = ("matplotlib>=3.9,<4",)
 
 
-def print_table(rows: list[Row]) -> None:
-    """Print the table to standard output."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
-    table = Table(title="tq beside the floor", box=SIMPLE)
-    for name in _HEADER:
-        is_text = name in _TEXTS
-        table.add_column(name, justify="left" if is_text else "right", no_wrap=is_text)
-    for row in rows:
-        table.add_row(*_cells(row))
-    console.print(table)
+class Measurement(NamedTuple):
+    """What was measured, where, how much of it, and when."""
+
+    results: Results
+    machine: Machine
+    extent: Extent
+    date: str
 
 
-def document(rows: list[Row], machine: Machine, sizes: Sizes, date: str, frames_in_flight: int) -> str:
+def print_tables(measurement: Measurement) -> None:
+    """Print all tables to standard output."""
+    if found := rows(measurement.results):
+        of_figures(found).print()
+    for table in peer_tables(measurement.results):
+        table.print()
+    for subject, failures in measurement.results.failures.items():
+        print(f"not measured of {subject.title}: {'; '.join(failures)}")
+
+
+def as_json(measurement: Measurement) -> str:
+    """Return everything as one JSON document."""
+    results = measurement.results
+    document = {
+        "date": measurement.date,
+        "machine": measurement.machine._asdict(),
+        "subjects": [{**subject._asdict(), "title": subject.title} for subject in results.subjects],
+        "values": [
+            {
+                **subject._asdict(),
+                "title": subject.title,
+                "measure": name,
+                "unit": measure.unit.value,
+                "median": results.median(subject, name),
+                "values": values,
+            }
+            for subject in results.subjects
+            for name, measure in MEASURES.items()
+            if (values := results.values(subject, name))
+        ],
+        "failures": {subject.title: failures for subject, failures in results.failures.items()},
+    }
+    return json.dumps(document, indent=1)
+
+
+def write_document(measurement: Measurement, path: Path) -> None:
+    """Write the Markdown document, and the plot beside it."""
+    plot = path.with_suffix(".svg")
+    python = environments.python_with("plot", _PLOT_REQUIREMENTS)
+    subprocess.run([str(python), str(_PLOT), str(plot)], input=as_json(measurement), text=True, check=True)
+    path.write_text(document(measurement, plot.name), encoding="utf-8")
+
+
+def write_readme(measurement: Measurement) -> None:
+    """Put the figures between the marks of README.md."""
+    README.write_text(with_figures(README.read_text(encoding="utf-8"), measurement), encoding="utf-8")
+
+
+def document(measurement: Measurement, plot: str) -> str:
     """Return docs/benchmarks.md."""
-    method = _METHOD.format(**sizes._asdict(), flight=frames_in_flight)
-    facts = "\n".join(f"- **{name}**: {text}" for name, text in zip(machine._fields, machine, strict=True))
-    table = "\n".join(_line(cells) for cells in (_HEADER, _rule(), *(_cells(row) for row in rows)))
-    singles = "\n".join(
-        f"- {row.figure.title}: {_values(row, row.tq)}" + (f"; floor {_values(row, row.floor)}" if row.floor else "")
-        for row in rows
-    )
-    return (
-        f"# Benchmarks\n\nMeasured on {date}.\n\n{facts}\n\n## Figures\n\n{table}\n\n## Method\n\n{method}\n\n"
-        f"## Single runs\n\n{singles}\n"
-    )
+    results = measurement.results
+    machine = measurement.machine
+    sections = [
+        "# Benchmarks",
+        f"Measured on {measurement.date}.",
+        "\n".join(f"- **{name}**: {text}" for name, text in zip(machine._fields, machine, strict=True)),
+        "## Figures",
+        of_figures(rows(results)).markdown(),
+        "## Beside others",
+        of_subjects("", results, GLANCE).markdown(),
+        f"![Each system at each durability: rates, latency and CPU]({plot})",
+        "Empty: the system has nothing like it, or it is the same as another column, as the method says.",
+    ]
+    for table in peer_tables(results):
+        sections += [f"### {table.title}", table.markdown()]
+    sections += ["## Method", _method(measurement.extent), "## Settings", _settings(results)]
+    sections += _failures(results)
+    sections += ["## Single runs", _single_runs(results)]
+    return "\n\n".join(sections) + "\n"
 
 
-def with_figures(readme: str, rows: list[Row], machine: Machine, date: str) -> str:
+def with_figures(readme: str, measurement: Measurement) -> str:
     """Return the text of README.md with the figures between its marks replaced."""
     before, opening, rest = readme.partition(MARKS[0])
     _, closing, after = rest.partition(MARKS[1])
     assert opening, "README.md has a place for the figures"
     assert closing, "README.md has an end of the figures"
-    lines = [_line(_BRIEF), _line(tuple("---" if name in _TEXTS else "---:" for name in _BRIEF))]
-    for row in rows:
-        cells = dict(zip(_HEADER, _cells(row), strict=True))
-        lines.append(_line(tuple(cells[name] for name in _BRIEF)))
+    machine, results = measurement.machine, measurement.results
     text = (
-        f"{date}, {machine.cpu}, {machine.python},\n{machine.disk}.\n"
-        "All processes on this machine, fsync before every acknowledgement unless a line says `interval`. The floor\n"
-        "is a bare broker of the same libraries with no semantics. Method and single runs:\n"
-        "[benchmarks](docs/benchmarks.md).\n"
+        f"{measurement.date}, {machine.cpu}, {machine.python},\n{machine.disk}.\n"
+        "All processes on this machine, fsync before every acknowledgement unless a line says `interval` or\n"
+        "`everysec`. The floor is a bare broker of the same libraries with no semantics. Method, settings, more\n"
+        "figures and single runs: [benchmarks](docs/benchmarks.md)."
     )
-    return "".join([before, opening, text, "\n", "\n".join(lines), "\n", closing, after])
+    parts = [text, of_figures(rows(results), BRIEF_COLUMNS).markdown(), of_subjects("", results, GLANCE).markdown()]
+    return "".join([before, opening, "\n\n".join(parts), "\n", closing, after])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    figure, ratio = row.figure, row.ratio
-    return (
-        figure.title,
-        figure.unit.value,
-        figure.spell(row.tq_median),
-        figure.spell(row.floor_median),
-        "" if ratio is None else f"{ratio:.2f}",
-        figure.spell(figure.target),
-        figure.spell(figure.bound),
-        row.verdict,
-    )
+def _method(extent: Extent) -> str:
+    sizes = {
+        f"{pace}_{name}": f"{value:,}"
+        for pace, of_pace in extent.sizes.items()
+        for name, value in of_pace._asdict().items()
+    }
+    text = _METHOD.read_text(encoding="utf-8").partition("\n")[2].strip()
+    return text.format(**sizes, rounds=extent.rounds, flight=FRAMES_IN_FLIGHT, threads=THREADS, processes=PROCESSES)
 
 
-def _rule() -> tuple[str, ...]:
-    return tuple("---" if name in _TEXTS else "---:" for name in _HEADER)
+def _settings(results: Results) -> str:
+    names = dict.fromkeys(subject.system for subject in results.subjects)
+    return "\n".join(f"- **{SYSTEMS[name].title}**: {SYSTEMS[name].settings}." for name in names)
 
 
-def _line(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _failures(results: Results) -> list[str]:
+    if not results.failures:
+        return []
+    lines = [f"- {subject.title}: {'; '.join(failures)}" for subject, failures in results.failures.items()]
+    return ["## Not measured", "\n".join(lines)]
 
 
-def _values(row: Row, values: list[float]) -> str:
-    return ", ".join(row.figure.spell(value) for value in values)
+def _single_runs(results: Results) -> str:
+    lines = []
+    for subject in results.subjects:
+        lines.append(f"- **{subject.title}**")
+        for name, measure in MEASURES.items():
+            if values := results.values(subject, name):
+                spelled = ", ".join(measure.unit.spell(value) for value in values)
+                unit = "" if measure.unit is Unit.RATE else f", {measure.unit.value}"
+                lines.append(f"  - {name}{unit}: {spelled}")
+    return "\n".join(lines)

@@ -1,1 +1,1 @@
-"""The scenarios: each a module with `measure_tq` and, where the floor can do the like, `measure_floor`."""
+"""The scenarios: each a module whose `measure` returns figures of one subject."""

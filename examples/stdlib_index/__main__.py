@@ -21,11 +21,11 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from examples.stdlib_index.programs import ProgramError
 from examples.stdlib_index.report import as_json, print_tables
 from examples.stdlib_index.run import run
 from examples.stdlib_index.sources import UnknownPackageError, find, standard_library
 from tq import TaskQueueError
+from tq.testing.programs import ProgramError
 
 EXIT_OK = 0
 EXIT_UNEXPECTED = 1

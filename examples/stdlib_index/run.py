@@ -16,13 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-from examples.stdlib_index.programs import Program, ProgramError, tq
 from examples.stdlib_index.sources import BROKEN, Sources
 from examples.stdlib_index.tasks import QUEUE, RETRY, FileIndex, app, index_file
 from examples.stdlib_index.totals import Outcomes, differences, overtaken
 from tq import Handle, TaskDead, TaskState
 from tq.client import QueueAction
 from tq.core.outcome import TaskFailure
+from tq.testing.programs import Program, ProgramError, broker_url, start_broker, start_worker
 
 T = TypeVar("T")
 
@@ -70,13 +70,11 @@ def run(sources: Sources, workers: int, directory: Path, track: Track) -> Run:
         ProgramError: The broker or the worker did not start, or did not stop in good order.
         TaskQueueError: The broker refused something, or did not answer.
     """
-    broker_command = tq("tq-broker", "--listen", "127.0.0.1:0", "--data", str(directory / "data"))
-    worker_command = tq("tq-worker", "-A", "examples.stdlib_index:app", "-P", "process", "-c", str(workers))
-    with Program.start(broker_command, log=directory / "broker.log") as broker:
-        address = broker.first_line().removeprefix("listening on ")
+    worker_words = ("-A", "examples.stdlib_index:app", "-P", "process", "-c", str(workers))
+    with start_broker("--data", str(directory / "data"), log=directory / "broker.log") as broker:
         # As in any program: the app's connections go where this variable says, at first use.
-        os.environ["TQ_URL"] = f"tq://{address}"
-        with Program.start(worker_command, log=directory / "worker.log") as worker, app:
+        os.environ["TQ_URL"] = broker_url(broker)
+        with start_worker(*worker_words, log=directory / "worker.log") as worker, app:
             _wait_for(worker)
             queued, enqueue_seconds, dead = _by_tasks(sources, track)
             worker.stop()
@@ -89,11 +87,12 @@ def run(sources: Sources, workers: int, directory: Path, track: Track) -> Run:
 
 
 def _wait_for(worker: Program) -> None:
+    """Wait until the queue, which there is none of yet, is served."""
     deadline = time.monotonic() + WORKER_S_MAX
     while not any(view.name == QUEUE and view.workers for view in app.client.queues()):
         worker.check()
         if time.monotonic() > deadline:
-            raise ProgramError(f"the worker has not reached the broker within {WORKER_S_MAX:g} s")
+            raise ProgramError(f"nobody serves the queue {QUEUE} after {WORKER_S_MAX:g} s")
         time.sleep(_POLL_S)
 
 

@@ -1,5 +1,6 @@
-"""The measurements as a user runs them, made short: `python -m bench --quick`."""
+"""The measurements as a user runs them, made short: `python -m bench --quick`, of what needs nothing from elsewhere."""
 
+import json
 import os
 import subprocess
 import sys
@@ -27,21 +28,30 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_scenario_is_measured_beside_the_floor_and_written_down(tmp_path: Path) -> None:
-    document = tmp_path / "benchmarks.md"
+def test_scenarios_are_measured_beside_the_floor() -> None:
+    done = run("--only", "tq,floor", "--scenario", "both,latency", "--quick", "--json")
 
-    done = run("both", "--quick", "--output", str(document))
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    measured = {(each["system"], each["measure"]) for each in document["values"]}
+    assert measured >= {(name, figure) for name in ("tq", "floor") for figure in ("both", "cpu_server", "start_p50")}
+    assert ("tq", "result_p50") in measured
+    assert all(each["median"] > 0 for each in document["values"] if not each["measure"].startswith("cpu"))
+    assert document["failures"] == {}
+
+
+def test_tables_are_for_people_and_the_progress_stays_off_them() -> None:
+    done = run("--only", "tq,floor", "--scenario", "both", "--quick")
 
     assert done.returncode == 0, done.stderr
     assert "enqueue and drain at once" in done.stdout
-    rows = [line.split(" | ") for line in document.read_text().splitlines() if line.startswith("| enqueue and")]
-    ((_, unit, tq, floor, ratio, *_),) = rows
-    assert unit == "tasks/s"
-    assert float(ratio) == pytest.approx(float(tq.replace(",", "")) / float(floor.replace(",", "")), abs=0.01)
+    assert "round 1/1: both, tq, interval" in done.stderr
+    assert "round" not in done.stdout
 
 
-def test_a_scenario_that_does_not_exist_is_refused() -> None:
-    done = run("--quick", "nothing")
+@pytest.mark.parametrize("words", [("--scenario", "nothing"), ("--only", "tq,nothing")])
+def test_what_does_not_exist_is_refused(words: tuple[str, str]) -> None:
+    done = run("--quick", *words)
 
     assert done.returncode == 2
-    assert "there is no scenario nothing" in done.stderr
+    assert f"there is no {words[0].removeprefix('--').replace('only', 'system')} nothing" in done.stderr

@@ -6,15 +6,15 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.acceptance.programs import command
 from tq.client import SyncClient, TcpDialer
 from tq.core.task import Task
+from tq.testing.programs import tq_command
 
 DESCRIPTORS = 100
 
 
 def test_a_broker_whose_descriptors_are_all_connections_still_takes_tasks(tmp_path: Path) -> None:
-    words = command("broker", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0")
+    words = tq_command("tq-broker", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0")
     few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))  # noqa: E731
     with (
         (tmp_path / "log").open("w") as log,

@@ -4,17 +4,17 @@ import json
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.acceptance.programs import Started, address, command, environment, run, started
+from tests.acceptance.programs import environment, run, started
 from tq.client import SyncClient, TcpDialer
 from tq.core.retry import RetryPolicy
 from tq.core.task import Task
+from tq.testing.programs import Program, broker_url, tq_command
 
 pytestmark = pytest.mark.acceptance
 
@@ -49,7 +49,7 @@ async def sleep(seconds):
 class Shop(NamedTuple):
     """A running broker, and a folder with an app."""
 
-    broker: Started
+    broker: Program
     url: str
     folder: Path
 
@@ -68,7 +68,7 @@ class Shop(NamedTuple):
 def shop(tmp_path: Path) -> Iterator[Shop]:
     (tmp_path / "shop.py").write_text(SHOP)
     with started("broker", "--listen", "127.0.0.1:0", folder=tmp_path) as broker:
-        yield Shop(broker, address(broker), tmp_path)
+        yield Shop(broker, broker_url(broker), tmp_path)
 
 
 def test_tasks_are_enqueued_run_and_looked_at(shop: Shop) -> None:
@@ -138,7 +138,7 @@ def test_the_admin_prints_no_colours_into_a_pipe(shop: Shop) -> None:
 
 def test_a_reader_that_has_seen_enough_is_no_error(shop: Shop) -> None:
     shop.enqueue("send", "a@b.c")
-    words = command("admin", "tasks", "--json", "--url", shop.url)
+    words = tq_command("tq-admin", "tasks", "--json", "--url", shop.url)
 
     with subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as admin:
         assert admin.stdout is not None
@@ -152,10 +152,10 @@ def test_a_reader_that_has_seen_enough_is_no_error(shop: Shop) -> None:
 def test_a_stopped_broker_keeps_its_tasks(shop: Shop) -> None:
     shop.enqueue("send", "a@b.c")
 
-    code = shop.broker.stop()
+    code = shop.broker.end()
     with started("broker", "--listen", "127.0.0.1:0", folder=shop.folder) as again:
-        listed = run("admin", "queues", "--json", "--url", address(again))
-        interrupted = again.stop(signal.SIGINT)
+        listed = run("admin", "queues", "--json", "--url", broker_url(again))
+        interrupted = again.end(signal.SIGINT)
 
     assert code == 0
     assert listed.document[0]["ready"] == 1
@@ -179,13 +179,13 @@ def test_a_second_broker_at_the_same_address_is_refused(shop: Shop, tmp_path: Pa
 def test_only_a_broker_of_this_machine_starts_without_a_word(tmp_path: Path) -> None:
     words = ["--store", "memory", "--listen", "127.0.0.2:0", "--log-format", "json"]
     with started("broker", *words, folder=tmp_path) as quiet:
-        address(quiet)
+        broker_url(quiet)
 
     with started("broker", "--store", "memory", "--listen", "0.0.0.0:0", folder=tmp_path) as refused:
-        code = refused.ended()
+        code = refused.wait()
 
-    assert "INSECURE" not in quiet.log
-    assert [json.loads(line)["logger"] for line in quiet.log.splitlines()[:1]] == ["tq.broker"]
+    assert "INSECURE" not in quiet.log_text
+    assert [json.loads(line)["logger"] for line in quiet.log_text.splitlines()[:1]] == ["tq.broker"]
     assert code == 2
 
 
@@ -193,8 +193,8 @@ def test_a_worker_lets_what_runs_end_when_it_is_stopped(shop: Shop) -> None:
     task_id = shop.enqueue("sleep", 1.0, queue="slow")
 
     with started("worker", "-A", "shop:app", folder=shop.folder, TQ_URL=shop.url) as worker:
-        wait_for(worker, "sleeping")
-        code = worker.stop()
+        worker.wait_for_log("sleeping")
+        code = worker.end()
 
     assert code == 0
     shown = run("admin", "task", "show", task_id, "--json", TQ_URL=shop.url).document
@@ -205,10 +205,10 @@ def test_a_second_signal_makes_a_worker_leave_at_once(shop: Shop) -> None:
     task_id = shop.enqueue("sleep", 600, queue="slow")
 
     with started("worker", "-A", "shop:app", folder=shop.folder, TQ_URL=shop.url) as worker:
-        wait_for(worker, "sleeping")
-        worker.process.send_signal(signal.SIGTERM)
-        wait_for(worker, "stopping")
-        code = worker.stop()
+        worker.wait_for_log("sleeping")
+        worker.send(signal.SIGTERM)
+        worker.wait_for_log("stopping")
+        code = worker.end()
 
     assert code == 0
     shown = run("admin", "task", "show", task_id, "--json", TQ_URL=shop.url).document
@@ -221,10 +221,10 @@ def test_a_worker_logs_which_task_speaks(shop: Shop, pool: str) -> None:
 
     words = ["-A", "shop", "-P", pool, "-l", "info", "--log-format", "json"]
     with started("worker", *words, folder=shop.folder, TQ_URL=shop.url) as worker:
-        wait_for(worker, "sleeping")
-        worker.stop()
+        worker.wait_for_log("sleeping")
+        worker.end()
 
-    (said,) = [entry for entry in map(json.loads, worker.log.splitlines()) if entry["event"] == "sleeping"]
+    (said,) = [entry for entry in map(json.loads, worker.log_text.splitlines()) if entry["event"] == "sleeping"]
     assert said["logger"] == "shop"
     assert said["task_id"].replace("-", "") == task_id
     assert said["task_name"] == "shop.sleep"
@@ -249,12 +249,3 @@ def test_processes_run_tasks_too(shop: Shop) -> None:
 
     assert code == 0
     assert run("admin", "queues", "--json", TQ_URL=shop.url).document[0]["completed_total"] == 1
-
-
-def wait_for(program: Started, text: str) -> None:
-    """Wait until a program has logged *text*."""
-    deadline = time.monotonic() + 20
-    while text not in program.log:
-        assert time.monotonic() < deadline, f"{text!r} was not logged:\n{program.log}"
-        assert program.process.poll() is None, program.log
-        time.sleep(0.02)

@@ -10,7 +10,7 @@ MARKS = ("<!-- figures -->", "<!-- /figures -->")
 
 def rows(text: str) -> list[list[str]]:
     """The first five cells of the rows that are about a figure."""
-    titles = {figure.title for figure in FIGURES.values()}
+    titles = {figure.title for figure in FIGURES}
     cells = [[cell.strip() for cell in line.strip("|").split("|")][:5] for line in text.splitlines()]
     return [row for row in cells if row[0] in titles]
 

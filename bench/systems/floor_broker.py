@@ -4,7 +4,7 @@ It takes tasks, makes them durable, hands them to workers and forgets them when 
 done: no names, states, retries, leases that expire, results, limits or checks.  What the
 product needs beyond this is what its semantics cost.
 
-    python -m bench.floor DIRECTORY        prints "listening on 127.0.0.1:PORT"
+    python -m bench.systems.floor_broker DIRECTORY        prints "listening on 127.0.0.1:PORT"
 
 A task costs one row written and one deleted; a delivery costs one row.  One batch is in
 flight at a time, what arrives meanwhile is the next: it is written without sync on the
