@@ -345,7 +345,7 @@ def the_task_of_a_child_that_died_is_forgotten(patch: pytest.MonkeyPatch) -> Non
 
 
 def a_client_sends_again_under_a_new_frame_id(patch: pytest.MonkeyPatch) -> None:
-    request = AsyncClient._request
+    request = AsyncClient._carry
 
     async def forgetful(
         self: AsyncClient, message: msgspec.Struct, reply: type[Any], *, is_repeatable: bool = True
@@ -358,11 +358,11 @@ def a_client_sends_again_under_a_new_frame_id(patch: pytest.MonkeyPatch) -> None
             except ConnectionLost:
                 message = msgspec.structs.replace(message, frame_id=self._ids.make())
 
-    patch.setattr(AsyncClient, "_request", forgetful)
+    patch.setattr(AsyncClient, "_carry", forgetful)
 
 
 def a_client_takes_a_lost_connection_for_an_answer(patch: pytest.MonkeyPatch) -> None:
-    request = AsyncClient._request
+    request = AsyncClient._carry
 
     async def trusting(
         self: AsyncClient, message: msgspec.Struct, reply: type[Any], *, is_repeatable: bool = True
@@ -374,7 +374,7 @@ def a_client_takes_a_lost_connection_for_an_answer(patch: pytest.MonkeyPatch) ->
         except ConnectionLost:
             return messages.Enqueued([])
 
-    patch.setattr(AsyncClient, "_request", trusting)
+    patch.setattr(AsyncClient, "_carry", trusting)
 
 
 class Planted(NamedTuple):
