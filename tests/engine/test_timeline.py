@@ -4,7 +4,7 @@ import pytest
 
 from tests.engine.harness import FAILURE, Driver
 from tq.engine import commands as c, engine, rows as r, timeline
-from tq.engine.engine import _SLICE_BYTES
+from tq.engine.operations import SLICE_BYTES
 
 
 def schedule(driver: Driver, *waits: int) -> list[bytes]:
@@ -104,7 +104,7 @@ def test_a_row_added_in_the_batch_in_which_others_are_due_is_not_lost() -> None:
 
 
 def test_a_million_due_at_once_are_moved_slice_by_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_SLICE_ROWS", 3)
+    monkeypatch.setattr(engine, "SLICE_ROWS", 3)
     driver = Driver()
     schedule(driver, *[1_000] * 8)
     driver.now += 1_000
@@ -129,7 +129,7 @@ def test_large_tasks_due_at_once_do_not_make_a_change_too_large() -> None:
     driver.do(c.Tick())
 
     size = sum(len(key) + len(value or b"") for key, value in driver.last.writes.items())
-    assert size < _SLICE_BYTES + 101_000
+    assert size < SLICE_BYTES + 101_000
 
 
 def test_the_floor_is_written_now_and_then_and_kept_over_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:

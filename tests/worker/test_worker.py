@@ -62,6 +62,17 @@ async def connected(broker: ScriptedBroker, worker: Worker) -> Run:
     return run
 
 
+async def at_the_gate(
+    broker: ScriptedBroker, gate: Gate, tasks: int = 1, *, concurrency: int = 2, drain_timeout_s: float = 10.0
+) -> Run:
+    """Return a worker that holds so many tasks, of which the first waits at *gate*."""
+    worker = worker_on(broker, concurrency=concurrency, drain_timeout_s=drain_timeout_s, gate=gate.__call__)
+    run = await connected(broker, worker)
+    broker.deliver(5, *[record("gate")] * tasks)
+    await gate.until(lambda gate: gate.entered == 1)
+    return run
+
+
 async def test_a_worker_says_what_it_is_works_and_says_goodbye() -> None:
     broker = ScriptedBroker()
     run = await connected(broker, worker_on(broker, quick=quick, gate=quick))
@@ -93,9 +104,7 @@ async def test_heartbeats_are_sent_under_the_workers_session() -> None:
 
 async def test_a_stop_lets_what_runs_end_and_hands_back_the_rest_at_once() -> None:
     broker, gate = ScriptedBroker(), Gate()
-    run = await connected(broker, worker_on(broker, gate=gate.__call__, concurrency=1))
-    broker.deliver(5, record("gate"), record("gate"))
-    await gate.until(lambda gate: gate.entered == 1)
+    run = await at_the_gate(broker, gate, 2, concurrency=1)
 
     run.worker.request_stop()
     await broker.until(lambda: broker.of(Release) == [Release([(5, 1)])])
@@ -111,9 +120,7 @@ async def test_a_stop_lets_what_runs_end_and_hands_back_the_rest_at_once() -> No
 
 async def test_what_takes_longer_than_the_drain_is_cancelled_settled_and_tried_again_at_once() -> None:
     broker, gate = ScriptedBroker(), Gate()
-    run = await connected(broker, worker_on(broker, gate=gate.__call__, drain_timeout_s=0.01))
-    broker.deliver(5, record("gate"))
-    await gate.until(lambda gate: gate.entered == 1)
+    run = await at_the_gate(broker, gate, drain_timeout_s=0.01)
 
     run.worker.request_stop()
     await run.end()
@@ -126,9 +133,7 @@ async def test_what_takes_longer_than_the_drain_is_cancelled_settled_and_tried_a
 
 async def test_a_second_request_does_not_wait_for_what_runs() -> None:
     broker, gate = ScriptedBroker(), Gate()
-    run = await connected(broker, worker_on(broker, gate=gate.__call__, drain_timeout_s=3_600))
-    broker.deliver(5, record("gate"))
-    await gate.until(lambda gate: gate.entered == 1)
+    run = await at_the_gate(broker, gate, drain_timeout_s=3_600)
 
     run.worker.request_stop()
     await broker.until(lambda: broker.of(Window)[-1].tasks == 0)
@@ -140,9 +145,7 @@ async def test_a_second_request_does_not_wait_for_what_runs() -> None:
 
 async def test_a_cancelled_worker_stops_what_runs_hands_back_the_rest_and_leaves() -> None:
     broker, gate = ScriptedBroker(), Gate()
-    run = await connected(broker, worker_on(broker, gate=gate.__call__, concurrency=1))
-    broker.deliver(5, record("gate"), record("gate"))
-    await gate.until(lambda gate: gate.entered == 1)
+    run = await at_the_gate(broker, gate, 2, concurrency=1)
 
     run.task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -158,9 +161,7 @@ async def test_a_cancelled_worker_stops_what_runs_hands_back_the_rest_and_leaves
 async def test_a_worker_cancelled_again_waits_for_nothing(caplog: pytest.LogCaptureFixture) -> None:
     broker, gate = ScriptedBroker(), Gate()
     gate.heeds_cancellation = False
-    run = await connected(broker, worker_on(broker, gate=gate.__call__))
-    broker.deliver(5, record("gate"))
-    await gate.until(lambda gate: gate.entered == 1)
+    run = await at_the_gate(broker, gate)
 
     run.task.cancel()
     await gate.until(lambda gate: gate.cancelled == 1)
@@ -180,9 +181,7 @@ async def test_what_does_not_heed_its_cancellation_is_named_and_left_behind(
     monkeypatch.setattr("tq.worker.worker._QUICK_S", 0.01)
     broker, gate = ScriptedBroker(), Gate()
     gate.heeds_cancellation = False
-    run = await connected(broker, worker_on(broker, gate=gate.__call__, drain_timeout_s=0.01))
-    broker.deliver(5, record("gate"))
-    await gate.until(lambda gate: gate.entered == 1)
+    run = await at_the_gate(broker, gate, drain_timeout_s=0.01)
 
     run.worker.request_stop()
     await run.end()
@@ -197,9 +196,7 @@ async def test_what_does_not_heed_its_cancellation_is_named_and_left_behind(
 async def test_a_third_request_to_stop_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     broker, gate = ScriptedBroker(), Gate()
     gate.heeds_cancellation = False
-    run = await connected(broker, worker_on(broker, gate=gate.__call__))
-    broker.deliver(5, record("gate"))
-    await gate.until(lambda gate: gate.entered == 1)
+    run = await at_the_gate(broker, gate)
 
     run.worker.request_stop()
     await run.turns()
@@ -226,9 +223,7 @@ async def test_a_stop_before_the_broker_is_there_ends_the_worker() -> None:
 
 async def test_a_worker_that_leaves_waits_for_a_broker_to_take_what_is_finished() -> None:
     broker, gate = ScriptedBroker(), Gate()
-    run = await connected(broker, worker_on(broker, gate=gate.__call__))
-    broker.deliver(5, record("gate"))
-    await gate.until(lambda gate: gate.entered == 1)
+    run = await at_the_gate(broker, gate)
 
     broker.is_absent = True
     broker.cut()
@@ -248,9 +243,7 @@ async def test_without_one_it_says_how_many_outcomes_are_left(
 ) -> None:
     monkeypatch.setattr("tq.worker.worker._QUICK_S", 0.01)
     broker, gate = ScriptedBroker(), Gate()
-    run = await connected(broker, worker_on(broker, gate=gate.__call__, drain_timeout_s=0.01))
-    broker.deliver(5, record("gate"))
-    await gate.until(lambda gate: gate.entered == 1)
+    run = await at_the_gate(broker, gate, drain_timeout_s=0.01)
 
     broker.is_absent = True
     broker.cut()

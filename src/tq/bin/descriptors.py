@@ -7,7 +7,8 @@ failed commit stops the broker.  Invariant: connections never get the store's.
 import resource
 from typing import NamedTuple
 
-_STORE_MAX = 512
+from tq.store.base import OPEN_FILES_MAX
+
 # The log, the manifest and the lock of the store, the listening sockets, the loop's own, the output.
 _OTHERS = 32
 
@@ -29,6 +30,6 @@ def share_out(connections_max: int) -> Descriptors:
 def shares(limit: int, connections_max: int) -> Descriptors:
     """Return how *limit* descriptors are shared out."""
     if limit == resource.RLIM_INFINITY:
-        return Descriptors(_STORE_MAX, connections_max)
-    store = min(_STORE_MAX, limit // 4)
+        return Descriptors(OPEN_FILES_MAX, connections_max)
+    store = min(OPEN_FILES_MAX, limit // 4)
     return Descriptors(store, max(1, min(connections_max, limit - store - _OTHERS)))

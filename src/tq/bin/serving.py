@@ -26,7 +26,7 @@ from tq.broker.sources import Log, Sources
 from tq.core.errors import ConfigError, StoreError
 from tq.core.times import DurationMs
 from tq.server.tcp import bound, listen
-from tq.store.base import Durability, Store
+from tq.store.base import OPEN_FILES_MAX, Durability, Store
 from tq.store.memory import MemoryStore
 
 _STATM = Path("/proc/self/statm")
@@ -54,7 +54,7 @@ def serve(settings: BrokerSettings, warning: str | None = None) -> Exit:
         return runner.run(_Process(settings, descriptors).run(warning))
 
 
-def open_store(settings: BrokerSettings, open_files_max: int = 512) -> Store:
+def open_store(settings: BrokerSettings, open_files_max: int = OPEN_FILES_MAX) -> Store:
     """Return the store that *settings* name; it may have so many files open.
 
     Raises:

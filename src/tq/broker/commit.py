@@ -19,7 +19,7 @@ from tq.store.base import DONE, Commit, Store
 class GroupCommit:
     """``batch`` is the one being built; ``in_flight``: another is being made durable.
 
-    ``has_more``: the engine could hand out more than the last batch held.
+    ``is_closed``: nothing more is committed.  ``has_more``: the engine could hand out more than the last batch held.
 
     *monotonic* gives seconds; *let_out* says what a durable batch has
     to say; *go_on* is called after that, when another batch may be committed; *fail* gets
@@ -47,20 +47,15 @@ class GroupCommit:
         self._go_on = go_on
         self._fail = fail
         self.in_flight = False
-        self._is_closed = False
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it has been closed."""
-        return self._is_closed
+        self.is_closed = False
 
     def close(self) -> None:
         """Commit nothing more, and say nothing of what is in flight."""
-        self._is_closed = True
+        self.is_closed = True
 
     def advance(self, now: int, *, hand_out: bool) -> None:
         """Complete the batch being built, with what can be handed out, and commit it, unless one is in flight."""
-        if self.in_flight or self._is_closed:
+        if self.in_flight or self.is_closed:
             return
         batch = self.batch
         changes = batch.changes
@@ -84,7 +79,7 @@ class GroupCommit:
 
     def _ended(self, batch: Batch, began: float, done: asyncio.Future[Commit]) -> None:
         self.in_flight = False
-        if self._is_closed:
+        if self.is_closed:
             return
         try:
             if done.result() is not Commit.COMMITTED:

@@ -29,7 +29,6 @@ def cancel(
 ) -> list[tuple[bytes, str, str]]:
     """Cancel what of *ids* is ready or scheduled; returns the others as (id, code, text)."""
     check_ids(ids)
-    changes.promised = True
     refused: list[tuple[bytes, str, str]] = []
     for task_id in ids:
         place = changes.get(TASK + task_id)

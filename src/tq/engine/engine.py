@@ -30,7 +30,7 @@ from tq.engine.flows import HeadsBudget, QueuedTask
 from tq.engine.leases import Leases
 from tq.engine.lookup import Lookup
 from tq.engine.meta import Meta
-from tq.engine.operations import Operations
+from tq.engine.operations import SLICE_BYTES, SLICE_ROWS, Operations
 from tq.engine.queues import Queue, Queues
 from tq.engine.restore import restore_flows, restore_leases
 from tq.engine.retention import Retention
@@ -42,9 +42,6 @@ from tq.engine.workers import WINDOW_BYTES_MAX, WINDOW_TASKS_MAX, Workers, Worke
 
 A = TypeVar("A")
 
-# What a tick does of each kind: due and lost tasks, an operation's slice and expiries together are one bounded change.
-_SLICE_ROWS = 400
-_SLICE_BYTES = 96 * 1024
 _SWEPT_MAX = 1_000
 _SWEEP_MS = 60 * SECOND
 
@@ -139,10 +136,9 @@ class Engine:
             BrokerError: It was refused, and changed nothing.
         """
         kind = type(command)
-        answer = self._handlers[kind](command, now, changes)
         if kind not in _MAY_BE_LOST:
             changes.promised = True
-        return cast(A, answer)
+        return cast(A, self._handlers[kind](command, now, changes))
 
     def dispatch(self, changes: Changes) -> bool:
         """Hand out ready tasks; tells whether there may be more than one batch of them."""
@@ -348,7 +344,7 @@ class Engine:
         parts = (self._move_due, self._lose_leases, self._retention.expire, self._operations.step)
         first = self._first_part = (self._first_part + 1) % len(parts)
         for part in (*parts[first:], *parts[:first]):
-            if part(now, changes) > _SLICE_BYTES:
+            if part(now, changes) > SLICE_BYTES:
                 return
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_MS
@@ -357,7 +353,7 @@ class Engine:
     def _move_due(self, now: int, changes: Changes) -> int:
         """Let a slice of what is due go to its queues; returns how many bytes of tasks that were."""
         size = 0
-        for _, value in self._timeline.take_due(now, _SLICE_ROWS, _SLICE_BYTES, changes):
+        for _, value in self._timeline.take_due(now, SLICE_ROWS, SLICE_BYTES, changes):
             number, generation, encoded = split_scheduled(value)
             queue = self._queues.numbered(number)
             record = decode_record(encoded)
@@ -377,7 +373,7 @@ class Engine:
         """
         size = 0
         overdue: dict[bytes, list[QueuedTask]] = {}
-        for task in self._leases.overdue(now, _SLICE_BYTES):
+        for task in self._leases.overdue(now, SLICE_BYTES):
             assert task.lease is not None, "an overdue task is under a lease"
             size += len(task.record)
             overdue.setdefault(task.lease.session, []).append(task)
@@ -392,11 +388,11 @@ class Engine:
             worker.stalled = True
             self._lose([task for task in self._held_by(worker) if not task.started_at], worker, now, changes)
         for worker in self._workers.silent(now):
-            if size >= _SLICE_BYTES:
+            if size >= SLICE_BYTES:
                 return size
             held = self._held_by(worker)
             part = 0
-            while part < len(held) and (not size or size + len(held[part].record) <= _SLICE_BYTES):
+            while part < len(held) and (not size or size + len(held[part].record) <= SLICE_BYTES):
                 size += len(held[part].record)
                 part += 1
             self._lose(held[:part], worker, now, changes)

@@ -68,7 +68,6 @@ class Enqueuer:
             InvalidArgument, PayloadTooLarge, BatchTooLarge, OutcomeUnknown, TooManyQueues:
                 Nothing was written.
         """
-        changes.promised = True
         frame_key = FRAME + command.frame_id
         if not is_uuid7(command.frame_id):
             raise InvalidArgument(f"a frame id is a UUIDv7, 16 bytes; got {command.frame_id.hex()[:40]!r}")

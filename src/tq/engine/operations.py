@@ -46,6 +46,7 @@ from tq.engine.rows import (
 from tq.engine.timeline import Timeline
 from tq.engine.waiters import Waiters
 
+# What a tick does of each kind: due and lost tasks, an operation's slice and expiries together are one bounded change.
 SLICE_ROWS = 400
 SLICE_BYTES = 96 * 1024
 # Besides its record a redriven task takes three keys, one of them twice, and perhaps a flow's row.
@@ -89,7 +90,6 @@ class Operations:
 
     def purge(self, queue: Queue, changes: Changes) -> int:
         """Drop all that is ready or scheduled in *queue*; returns how many tasks that is."""
-        changes.promised = True
         row = queue.row
         dropped = queue.ready + row.scheduled
         ranges = [
@@ -114,7 +114,6 @@ class Operations:
 
     def act_on_dead(self, kind: str, queues: list[Queue], now: int, changes: Changes) -> int:
         """Begin to redrive or forget all dead letters of *queues*; returns how many there are."""
-        changes.promised = True
         affected = sum(queue.row.dead for queue in queues)
         if affected:
             until = u64(self._meta.next_seq(changes))
@@ -146,7 +145,6 @@ class Operations:
         size = sum(len(value) + _TASK_BYTES for value in rows.values())
         if size > CHANGE_BYTES_MAX and len(rows) > 1:
             raise BatchTooLarge(f"{CHANGE_BYTES_MAX} bytes of tasks a request at most; got {size}")
-        changes.promised = True
         one = self._redrive if kind == "redrive" else self._forget
         for key, value in rows.items():
             one(key, value, now, changes)

@@ -75,7 +75,6 @@ class Settler:
 
     def apply(self, command: Settle, worker: WorkerSession, now: int, changes: Changes) -> Settled:
         """Settle outcomes, in their order, as many as the batch has room for: the first of a batch in any case."""
-        changes.promised = True
         lost: list[tuple[int, int]] = []
         find, session = self._leases.find, command.session
         done = command.done[:SETTLES_MAX]

@@ -29,6 +29,9 @@ SCAN_BYTES_MAX = 1 << 20
 
 SYNC_INTERVAL_MS = DurationMs(50)
 
+OPEN_FILES_MAX = 512
+"""How many files a store on disk has open at a time, unless there are fewer descriptors."""
+
 
 class Commit(Enum):
     """How a commit ended."""

@@ -30,13 +30,12 @@ from rocksdict import (
 
 from tq.core.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked
 from tq.core.times import DurationMs
-from tq.store.base import DONE, SCAN_BYTES_MAX, SYNC_INTERVAL_MS, Commit, Durability, Health
+from tq.store.base import DONE, OPEN_FILES_MAX, SCAN_BYTES_MAX, SYNC_INTERVAL_MS, Commit, Durability, Health
 from tq.store.directory import DataDirectory, SyncedMark
 from tq.store.syncer import DemandSyncer, IntervalSyncer
 
 MIB = 1 << 20
 CACHE_BYTES = 64 * MIB
-OPEN_FILES_MAX = 512
 _WRITE_BUFFER_BYTES = 64 * MIB
 # A table that holds a run of this many deletions among this many rows is compacted at once. To walk over one
 # costs 0.09 us, so that a scan meets at most some 0.2 ms of them in a table.

@@ -21,7 +21,7 @@ from tq.core.lifecycle import TERMINAL
 from tq.core.priority import PRIORITY_MAX
 from tq.core.task import TaskRecord
 from tq.engine import rows as r
-from tq.engine.changes import Reader
+from tq.engine.changes import Reader, all_rows
 from tq.engine.engine import Engine
 from tq.engine.flows import Flow
 
@@ -73,13 +73,13 @@ class Rows:
         """Return the rows of one kind."""
         found = self._by_letter.get(letter)
         if found is None:
-            found = self._by_letter[letter] = dict(_every(self._reader, letter, bytes((letter[0] + 1,))))
+            found = self._by_letter[letter] = dict(all_rows(self._reader, letter))
         return found
 
     @cached_property
     def all(self) -> dict[bytes, bytes]:
         """All rows."""
-        rows = dict(_every(self._reader, b"", _END))
+        rows = dict(_every(self._reader))
         by_letter: dict[bytes, dict[bytes, bytes]] = {letter: {} for letter in _LETTERS}
         for key, value in rows.items():
             by_letter.setdefault(key[:1], {})[key] = value
@@ -153,8 +153,9 @@ class Rows:
         return flow.generation == self.queues[flow.queue].generation
 
 
-def _every(reader: Reader, start: bytes, end: bytes) -> Iterable[tuple[bytes, bytes]]:
-    while page := reader.scan(start, end, _PAGE, 1 << 30):
+def _every(reader: Reader) -> Iterable[tuple[bytes, bytes]]:
+    start = b""
+    while page := reader.scan(start, _END, _PAGE, 1 << 30):
         yield from page
         start = page[-1][0] + b"\0"
 

@@ -210,26 +210,24 @@ def process_died(text: str) -> Failed:
 
 
 def _unfit(work: Assignment, error: BaseException) -> Failed:
-    if work.stop is not None:
-        return stopped(work)
-    if isinstance(error, UsageError):
-        return Failed(TaskFailure("InvalidArguments", _text_of(_message, error)), reject=True)
-    # Not of the decoder's making: it stopped the decoder.
-    text = (
-        f"task {work.plan.name!r}: its arguments cannot be read: {_text_of(_name, error)}: {_text_of(_message, error)}"
-    )
-    return Failed(TaskFailure("InvalidArguments", _cut(text), _text_of(_traceback, error)), reject=True)
+    return _final(work, error, UsageError, "InvalidArguments", "its arguments cannot be read")
 
 
 def _unkept(work: Assignment, error: BaseException) -> Failed:
+    return _final(work, error, NotSerializable, "NotSerializable", "its result cannot be encoded")
+
+
+def _final(work: Assignment, error: BaseException, expected: type[Exception], kind: str, what: str) -> Failed:
+    """Return a failure of *kind* that no other attempt would mend.
+
+    An *error* of another class than *expected* is none of ours: it came out of a user's code.
+    """
     if work.stop is not None:
         return stopped(work)
-    if isinstance(error, NotSerializable):
-        return Failed(TaskFailure("NotSerializable", _text_of(_message, error)), reject=True)
-    text = (
-        f"task {work.plan.name!r}: its result cannot be encoded: {_text_of(_name, error)}: {_text_of(_message, error)}"
-    )
-    return Failed(TaskFailure("NotSerializable", _cut(text), _text_of(_traceback, error)), reject=True)
+    if isinstance(error, expected):
+        return Failed(TaskFailure(kind, _text_of(_message, error)), reject=True)
+    text = f"task {work.plan.name!r}: {what}: {_text_of(_name, error)}: {_text_of(_message, error)}"
+    return Failed(TaskFailure(kind, _cut(text), _text_of(_traceback, error)), reject=True)
 
 
 def _retried(error: BaseException, failure: TaskFailure) -> Failed:
