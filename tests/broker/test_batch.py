@@ -1,11 +1,8 @@
 """When a batch is full, and when it has nothing to do."""
 
 from tests.broker.peers import Bench
-from tq.broker.batch import ASKED_BYTES_MAX, SAID_BYTES_MAX, WRITES_MAX, WRITTEN_BYTES_MAX, Batch, in_frames
+from tq.broker.batch import ASKED_BYTES_MAX, SAID_BYTES_MAX, WRITES_MAX, WRITTEN_BYTES_MAX, Batch
 from tq.broker.sessions import Session
-from tq.core.lifecycle import TaskState
-from tq.core.outcome import TaskResult
-from tq.core.times import Timestamp
 from tq.engine.changes import Changes, Delivery
 from tq.store.memory import MemoryStore
 
@@ -61,14 +58,3 @@ def test_what_is_said_to_one_session_keeps_its_order() -> None:
     batch.say(session, b"2")
 
     assert batch.spoken == {session: [b"1", b"2"]}
-
-
-def test_results_are_cut_into_frames_in_their_order_and_none_is_left_out() -> None:
-    results = [
-        TaskResult(bytes([n]) * 16, TaskState.COMPLETED, Timestamp(0), b"r" * size)
-        for n, size in enumerate([10, 300_000, 300_000, 10, 600_000, 10])
-    ]
-
-    frames = in_frames(results, 1 << 20)
-
-    assert [[result.id[0] for result in frame] for frame in frames] == [[0, 1], [2, 3], [4], [5]]

@@ -11,6 +11,7 @@ from tq.broker.batch import Batch
 from tq.broker.commit import GroupCommit
 from tq.broker.outlet import Outlet
 from tq.broker.service import BrokerService
+from tq.broker.turns import Turns
 from tq.client.async_client import AsyncClient
 from tq.core.errors import ConnectionLost
 from tq.core.lease import first_token
@@ -119,10 +120,8 @@ def time_passes_before_the_heartbeats_are_read(patch: pytest.MonkeyPatch) -> Non
 
     def hasty(self: BrokerService) -> None:
         with pytest.MonkeyPatch.context() as for_now:
-            for_now.setattr(BrokerService, "_serve_all", lambda self, now: None)
-            for_now.setattr(BrokerService, "_turn", lambda self: None)
+            for_now.setattr(Turns, "serve", lambda self, now: None)
             tick(self)
-        self._turn()
 
     patch.setattr(BrokerService, "_tick", hasty)
 

@@ -7,7 +7,6 @@ connection before the batch is committed.
 from itertools import islice
 
 from tq.broker.sessions import Session
-from tq.core.outcome import TaskResult
 from tq.engine.changes import Changes
 
 # One batch is one record of a replicated log, which may hold 1 MiB: so much may be written when the last command
@@ -17,8 +16,6 @@ WRITES_MAX = 8_000
 # What is asked, and what is answered, is in memory until the batch is durable.
 ASKED_BYTES_MAX = 512 * 1024
 SAID_BYTES_MAX = 1024 * 1024
-# What a result takes in a frame besides its value and the text of its failure, at most.
-_RESULT_BYTES = 512
 
 
 class Batch:
@@ -88,20 +85,3 @@ class Batch:
             changes.writes or self.spoken or self.closing
             or changes.deliveries or changes.endings or changes.revocations or changes.expelled
         )  # fmt: skip
-
-
-def in_frames(results: list[TaskResult], bytes_max: int) -> list[list[TaskResult]]:
-    """Cut *results* into lists that fit into a frame each."""
-    parts: list[list[TaskResult]] = [[]]
-    size = 0
-    for result in results:
-        about = len(result.result or b"") + _RESULT_BYTES
-        if result.failure is not None:
-            # A character takes up to four bytes.
-            about += 4 * (len(result.failure.message) + len(result.failure.traceback) + len(result.failure.type))
-        if parts[-1] and size + about > bytes_max // 2:
-            parts.append([])
-            size = 0
-        parts[-1].append(result)
-        size += about
-    return parts

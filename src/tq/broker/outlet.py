@@ -8,11 +8,14 @@ Invariant: one write a connection and batch, in the order in which things happen
 
 import msgspec
 
-from tq.broker.batch import Batch, in_frames
+from tq.broker.batch import Batch
 from tq.broker.connections import Connections
 from tq.core.errors import SessionUnknown
 from tq.core.outcome import TaskResult
 from tq.protocol import messages
+
+# What a result takes in a frame besides its value and the text of its failure, at most.
+_RESULT_BYTES = 512
 
 
 class Outlet:
@@ -60,3 +63,20 @@ class Outlet:
             error = SessionUnknown(f"worker session {worker.hex()} was silent for {self._limits.lease_ms} ms")
             batch.say(session, session.dismiss(error))
             batch.closing.append(session)
+
+
+def in_frames(results: list[TaskResult], bytes_max: int) -> list[list[TaskResult]]:
+    """Cut *results* into lists that fit into a frame each."""
+    parts: list[list[TaskResult]] = [[]]
+    size = 0
+    for result in results:
+        about = len(result.result or b"") + _RESULT_BYTES
+        if result.failure is not None:
+            # A character takes up to four bytes.
+            about += 4 * (len(result.failure.message) + len(result.failure.traceback) + len(result.failure.type))
+        if parts[-1] and size + about > bytes_max // 2:
+            parts.append([])
+            size = 0
+        parts[-1].append(result)
+        size += about
+    return parts

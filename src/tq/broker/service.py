@@ -1,6 +1,6 @@
 """The service: between connections and the engine, turn by turn.
 
-    _turn: sessions -> _serve: decode, Engine.apply into the batch being built
+    Turns.serve: sessions in turn -> decode, Engine.apply into the batch being built
            GroupCommit.advance: dispatch, seal, Store.commit (one batch in flight)
            Outlet.let_out: replies, deliveries, results, only once the batch is durable
 
@@ -12,7 +12,6 @@ failed, or a bug, nothing is said at all, and the service stops.
 """
 
 import asyncio
-from collections import deque
 from itertools import count
 
 from tq.broker.batch import Batch
@@ -22,26 +21,19 @@ from tq.broker.config import BrokerSettings
 from tq.broker.connections import HELLO_S, Connections
 from tq.broker.outlet import Outlet
 from tq.broker.pressure import Pressure
-from tq.broker.requests import ANSWERS, Unfinished
 from tq.broker.sessions import Session
 from tq.broker.sources import Log, Sources
-from tq.core.errors import BrokerError, GoingAway, Overloaded, ProtocolViolation, RemoteProtocolError
+from tq.broker.turns import Turns
+from tq.core.errors import BrokerError, GoingAway, Overloaded, ProtocolViolation
 from tq.engine.changes import Changes
 from tq.engine.commands import Disconnect, ListQueues, SetReading, Tick, Unwait
 from tq.engine.engine import Engine, EngineSettings
 from tq.engine.enqueue import TASKS_MAX
 from tq.protocol import messages
-from tq.protocol.connection import Request
-from tq.protocol.messages import Role, Type
-from tq.protocol.states import ConnectionState
 from tq.store.base import Store
 
-# Connections take turns: so much of one client's requests, then the next client's.
-TURN_BYTES = 64 * 1024
 # Peers that keep descriptors and memory for nothing are looked for so often.
 SWEEP_S = 10.0
-# After so long the loop gets to read its sockets again.
-_TURN_S_MAX = 0.005
 
 
 class BrokerService:
@@ -88,10 +80,10 @@ class BrokerService:
             self.engine, store, sources.monotonic,
             let_out=self._outlet.let_out, go_on=self._go_on, fail=self._fail,
         )  # fmt: skip
+        self._turns = Turns(
+            self, self._commit, self.pressure, sources.monotonic, log, forget=self._forget,
+        )  # fmt: skip
         self._numbers = count(1)
-        self._urgent: deque[Session] = deque()
-        self._waiting: deque[Session] = deque()
-        self._unfinished: dict[Session, None] = {}
         self._turn_due: asyncio.Handle | None = None
         self._stopping = False
         self._said_all = asyncio.Event()
@@ -162,9 +154,7 @@ class BrokerService:
 
     def arrived(self, session: Session) -> None:
         """Queue *session* for a turn."""
-        if not session.queued:
-            session.queued = True
-            (self._urgent if session.urgent else self._waiting).append(session)
+        self._turns.add(session)
         self._schedule_turn()
 
     def reading(self, session: Session, *, reads: bool) -> None:
@@ -250,8 +240,11 @@ class BrokerService:
         if self._turn_due is None and not self._commit.is_closed:
             self._turn_due = asyncio.get_running_loop().call_soon(self._turn)
 
-    def _turn(self) -> None:
-        """Serve whoever asks, and commit what that made unless a batch is in flight."""
+    def _turn(self, *, time_passes: bool = False) -> None:
+        """Serve whoever asks, and commit what that made unless a batch is in flight.
+
+        Time passes after what has come is served: heartbeats count before anything is over.
+        """
         if self._turn_due is not None:
             self._turn_due.cancel()
             self._turn_due = None
@@ -259,7 +252,9 @@ class BrokerService:
             return
         try:
             now = self._clock.now()
-            self._serve_all(now)
+            self._turns.serve(now)
+            if time_passes and self.engine.next_tick(now) <= now and not self._batch.full:
+                self.engine.apply(Tick(), now, self._batch.changes)
             self._commit.advance(now, hand_out=not self._stopping)
         except Exception as error:  # noqa: BLE001 - a failed commit, or a bug: what the batch holds is not to be trusted
             self._fail(error)
@@ -268,107 +263,12 @@ class BrokerService:
 
     def _go_on(self) -> None:
         """Have another turn if there is something to do that waits for no commit; note when there is nothing left."""
-        commit = self._commit
-        if self._unfinished and not commit.batch.changes.settled_bytes:
-            unfinished, self._unfinished = self._unfinished, {}
-            for session in unfinished:
-                self.arrived(session)
-        waits = bool(self._urgent or (self._waiting and not self.pressure.held_back))
-        if (waits and not commit.batch.full) or (not commit.in_flight and (commit.has_more or not commit.batch.empty)):
+        commit, turns = self._commit, self._turns
+        turns.take_up_unfinished()
+        if turns.may_go_on or (not commit.in_flight and (commit.has_more or not commit.batch.empty)):
             self._schedule_turn()
-        elif self._stopping and not self._urgent and not self._waiting and not commit.in_flight:
+        elif self._stopping and turns.is_idle and not commit.in_flight:
             self._said_all.set()
-
-    def _serve_all(self, now: int) -> None:
-        """Serve workers whole, then clients in turns, until the batch is full or the loop must read again.
-
-        A keeper brings heartbeats alone, which write nothing: it is served in any case.
-        """
-        for _ in range(len(self._urgent)):
-            session = self._urgent.popleft()
-            if self._batch.full and session.conn.role is Role.WORKER:
-                self._urgent.append(session)
-                continue
-            session.queued = False
-            self._serve(session, now, None)
-        until = self._sources.monotonic() + _TURN_S_MAX
-        while self._waiting and not self._batch.full and not self.pressure.held_back:
-            session = self._waiting.popleft()
-            session.queued = False
-            self._serve(session, now, until)
-            if self._sources.monotonic() >= until:
-                break
-
-    def _serve(self, session: Session, now: int, until: float | None) -> None:
-        """Give *session* its turn: a client so many bytes and so long, a worker all that the batch takes, a keeper all.
-
-        ``now`` is the engine's time, *until* the instant at which a client's turn ends.
-        """
-        if session.is_gone and not session.asks:
-            return
-        served = 0
-        bytes_max = session.inbox_bytes if session.urgent else TURN_BYTES
-        is_done = True
-        if session.unfinished is not None:
-            request, session.unfinished = session.unfinished, None
-            is_done = self._answer(session, request, now)
-        while is_done and session.inbox and served < bytes_max and session.may_speak:
-            if self._batch.full and session.conn.role is not Role.KEEPER:
-                break
-            frame = session.take()
-            served += frame.size
-            try:
-                request = session.conn.decode(frame)
-            except RemoteProtocolError as violation:
-                session.violation = violation
-                break
-            is_done = self._answer(session, request, now)
-            if session.conn.state is ConnectionState.CLOSING:
-                self._batch.closing.append(session)
-                session.void()
-                break
-            if until is not None and self._sources.monotonic() >= until:
-                break
-        if not is_done:
-            self._unfinished[session] = None
-            return
-        if session.violation is not None:
-            self._dismiss(session, session.violation)
-        if session.is_gone and not session.inbox:
-            self._forget(session)
-        elif session.inbox and session.may_speak:
-            self.arrived(session)
-
-    def _answer(self, session: Session, request: Request, now: int) -> bool:
-        """Answer *request*; False if the batch has no room for all of it, and the rest is for the next."""
-        batch = self._batch
-        batch.asked_bytes += request.size
-        try:
-            reply = ANSWERS[request.kind](self, session, request.message, now, batch.changes)
-            if isinstance(reply, Unfinished):
-                session.unfinished = request._replace(message=reply.rest, size=0)
-                return False
-            data = None if reply is None else session.conn.reply(request.correlation, reply)
-        except BrokerError as error:
-            if request.correlation:
-                batch.say(session, session.conn.refuse(request.correlation, error))
-            else:
-                batch.say(session, session.dismiss(error))
-            return True
-        if data is None:
-            return True
-        if request.kind is Type.HEARTBEAT and session.has_spoken:
-            session.write(data)  # it promises nothing that a stalled disk could delay
-        else:
-            batch.say(session, data)
-        return True
-
-    def _dismiss(self, session: Session, violation: RemoteProtocolError) -> None:
-        self._log.warning("connection.violation", peer=session.peer, error=str(violation))
-        self._batch.say(session, session.conn.last_words)
-        self._batch.closing.append(session)
-        session.violation = None
-        session.void()
 
     def _apply_quietly(self, command: Unwait | Disconnect | SetReading) -> None:
         self.engine.apply(command, self._clock.now(), self._batch.changes)
@@ -376,20 +276,15 @@ class BrokerService:
     # ------------------------------------------------------------------ time
 
     def _tick(self) -> None:
-        """Let time pass for the engine, once the heartbeats that have come are applied."""
+        """Let time pass."""
         if self._stopping or self._commit.is_closed:
-            return
-        try:
-            now = self._clock.now()
-            self._serve_all(now)
-            if self.engine.next_tick(now) <= now and not self._batch.full:
-                self.engine.apply(Tick(), now, self._batch.changes)
-        except Exception as error:  # noqa: BLE001 - a bug, as above
-            self._fail(error)
             return
         self.pressure.check()
         self._dismiss_the_silent()
-        self._turn()
+        self._turn(time_passes=True)
+        if self._commit.is_closed:
+            return
+        now = self._clock.now()
         wait_ms = self.engine.next_tick(now) - now
         # One slice of a large operation a batch: the next tick comes with the next turn of the loop.
         self._ticker = asyncio.get_running_loop().call_later(min(READ_EVERY_S, max(wait_ms, 1) / 1_000), self._tick)
