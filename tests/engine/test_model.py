@@ -461,7 +461,8 @@ class EngineMachine(RuleBasedStateMachine):
 
     def as_redriven(self, tasks: list[Known]) -> list[Known]:
         places = self.rows.of(b"I")
-        return sorted(tasks, key=lambda task: places.get(b"I" + task.id, b""))
+        # The last eight bytes of a ready key are its seq; before them are priority and name, of several lines here.
+        return sorted(tasks, key=lambda task: places.get(b"I" + task.id, b"")[-8:])
 
     def has_queue(self, name: str) -> bool:
         return any(
