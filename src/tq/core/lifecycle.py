@@ -1,8 +1,8 @@
 """The life of a task: its states, and the only ways from one to the next.
 
-docs/lifecycle.md is drawn from the table; the engine asserts the ways that it takes
-where their ends are not plain from the code (deliver, release, cancel).  Invariant: a
-terminal state is left only by a redrive, which starts a new generation of the task.
+docs/lifecycle.md is drawn from the table, and the engine has one mover for each way of it
+and no other (`tq.engine.places`).  Invariant: a terminal state is left only by a redrive,
+which starts a new generation of the task.
 """
 
 from enum import Enum

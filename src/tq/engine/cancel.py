@@ -5,15 +5,17 @@ Invariant: a task that a worker holds is never cancelled here; it is refused.
 
 from tq.core.errors import ErrorCode
 from tq.core.ids import format_id
-from tq.core.lifecycle import Step, TaskState, after
+from tq.core.lifecycle import Step, TaskState
 from tq.engine.changes import Changes
 from tq.engine.leases import Leases
 from tq.engine.lookup import check_ids
+from tq.engine.places import moves
 from tq.engine.queues import Queues
 from tq.engine.rows import (
     DEAD,
     DUE,
     ENDED,
+    READY,
     TASK,
     decode_ended,
     decode_record,
@@ -55,23 +57,35 @@ def _state(place: bytes) -> TaskState:
 
 
 def _withdraw(place: bytes, queues: Queues, settler: Settler, now: int, changes: Changes) -> bool:
+    """Cancel the task of the row at *place*; False if its queue was purged since it was written."""
     value = changes.get(place)
     assert value is not None, "an id row points to a row that exists"
-    if place.startswith(DUE):
-        assert after(TaskState.SCHEDULED, Step.CANCEL) is TaskState.CANCELLED
-        number, generation, encoded = split_scheduled(value)
-        queue = queues.numbered(number)
-        if generation != queue.row.generation:
-            return False
-        queue.row.scheduled -= 1
-    else:
-        assert after(TaskState.READY, Step.CANCEL) is TaskState.CANCELLED
-        flow_id = flow_of(place)
-        queue, encoded = queues.numbered(flow_id.queue), value
-        if flow_id.generation != queue.row.generation:
-            return False
-        queue.row.pending -= 1
-        queue.flows[flow_id].drop(seq_of(place))
+    withdraw = _withdraw_scheduled if place.startswith(DUE) else _withdraw_ready
+    return withdraw(place, value, queues, settler, now, changes)
+
+
+@moves(TaskState.SCHEDULED, Step.CANCEL, deletes=(DUE,), writes=(ENDED,))
+def _withdraw_scheduled(
+    place: bytes, value: bytes, queues: Queues, settler: Settler, now: int, changes: Changes
+) -> bool:
+    number, generation, encoded = split_scheduled(value)
+    queue = queues.numbered(number)
+    if generation != queue.row.generation:
+        return False
+    queue.row.scheduled -= 1
     changes.writes[place] = None
     settler.cancelled(decode_record(encoded), queue, now, changes)
+    return True
+
+
+@moves(TaskState.READY, Step.CANCEL, deletes=(READY,), writes=(ENDED,))
+def _withdraw_ready(place: bytes, value: bytes, queues: Queues, settler: Settler, now: int, changes: Changes) -> bool:
+    flow_id = flow_of(place)
+    queue = queues.numbered(flow_id.queue)
+    if flow_id.generation != queue.row.generation:
+        return False
+    queue.row.pending -= 1
+    queue.flows[flow_id].drop(seq_of(place))
+    changes.writes[place] = None
+    settler.cancelled(decode_record(value), queue, now, changes)
     return True

@@ -13,11 +13,13 @@ its front enters the heap anew.  So the true first is found by correcting the to
 from heapq import heappop, heappush, heapreplace
 from typing import NamedTuple
 
-from tq.core.lifecycle import Step, TaskState, after
+from tq.core.lifecycle import Step, TaskState
 from tq.engine.changes import Changes, Delivery
 from tq.engine.flows import Flow, QueuedTask
 from tq.engine.leases import Leases
+from tq.engine.places import moves
 from tq.engine.queues import Queue, Queues
+from tq.engine.rows import LEASE
 from tq.engine.workers import SENT_BYTES_MAX, WorkerSession
 
 DELIVERY_TASKS_MAX = 500
@@ -276,8 +278,8 @@ class Dispatcher:
             self._deliver(worker, tasks, alone=False, changes=changes)
         return len(tasks)
 
+    @moves(TaskState.READY, Step.DELIVER, writes=(LEASE,))
     def _deliver(self, worker: WorkerSession, tasks: list[QueuedTask], *, alone: bool, changes: Changes) -> None:
-        assert after(TaskState.READY, Step.DELIVER) is TaskState.RUNNING
         lease = self._leases.grant(worker.session, alone, tasks, changes)
         for task in tasks:
             worker.hold(task)

@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 
 import msgspec
 
-from tq.core.lifecycle import TaskState
+from tq.core.lifecycle import Step, TaskState
 from tq.core.outcome import TaskResult
 from tq.core.queue import QueueView
 from tq.core.times import DAY, HOUR, SECOND, Timestamp
@@ -31,10 +31,11 @@ from tq.engine.leases import Leases
 from tq.engine.lookup import Lookup
 from tq.engine.meta import Meta
 from tq.engine.operations import SLICE_BYTES, SLICE_ROWS, Operations
+from tq.engine.places import MOVES, moves
 from tq.engine.queues import Queue, Queues
 from tq.engine.restore import restore_flows, restore_leases
 from tq.engine.retention import Retention
-from tq.engine.rows import TASK, decode_record, split_scheduled
+from tq.engine.rows import DUE, READY, TASK, decode_record, split_scheduled
 from tq.engine.settle import Settler
 from tq.engine.timeline import Timeline
 from tq.engine.waiters import Waiters
@@ -350,6 +351,7 @@ class Engine:
             self._next_sweep = now + _SWEEP_MS
             self._sweep_flows(now, changes)
 
+    @moves(TaskState.SCHEDULED, Step.DUE, deletes=(DUE,), writes=(READY,))
     def _move_due(self, now: int, changes: Changes) -> int:
         """Let a slice of what is due go to its queues; returns how many bytes of tasks that were."""
         size = 0
@@ -456,3 +458,7 @@ class Engine:
         places = [(int(task.lease.token), task.index) for task in tasks if task.lease is not None]
         if places:
             changes.revocations.append(Revocation(worker.session, places))
+
+
+# All movers are loaded by now: the engine is not without one that the life cycle asks for.
+MOVES.check()

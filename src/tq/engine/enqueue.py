@@ -10,15 +10,18 @@ from typing import NamedTuple
 
 from tq.core.errors import BatchTooLarge, ErrorCode, InvalidArgument, OutcomeUnknown, PayloadTooLarge
 from tq.core.ids import ID_BYTES, format_id, is_uuid7, made_at
+from tq.core.lifecycle import Step
 from tq.core.task import TaskRecord, TaskSpec
 from tq.core.times import MINUTE
 from tq.engine.changes import CHANGE_BYTES_MAX, Changes
 from tq.engine.commands import Enqueue
 from tq.engine.flows import Flow, QueuedTask
 from tq.engine.meta import Meta
+from tq.engine.places import moves
 from tq.engine.queues import Queue, Queues
 from tq.engine.rows import (
     FRAME,
+    READY,
     TASK,
     Answer,
     decode_answer,
@@ -124,6 +127,7 @@ class Enqueuer:
             )
         return specs
 
+    @moves(None, Step.ENQUEUE, writes=(READY,))
     def _write(self, command: Enqueue, specs: list[bytes], now: int, changes: Changes) -> list[tuple[int, str, str]]:
         refused: list[tuple[int, str, str]] = []
         writes, get = changes.writes, changes.get

@@ -15,13 +15,14 @@ import msgspec
 
 from tq.core.errors import BatchTooLarge, TaskNotFound, WrongState
 from tq.core.ids import format_id
-from tq.core.lifecycle import TaskState
+from tq.core.lifecycle import Step, TaskState
 from tq.core.outcome import TaskResult
 from tq.core.times import Timestamp
 from tq.engine.changes import CHANGE_BYTES_MAX, Changes, Reader, all_rows, within
 from tq.engine.enqueue import put_ready
 from tq.engine.lookup import check_ids
 from tq.engine.meta import Meta
+from tq.engine.places import moves
 from tq.engine.queues import Queue, Queues
 from tq.engine.rows import (
     DEAD,
@@ -206,6 +207,7 @@ class Operations:
         for key, value in _older(rows, operation):
             self._forget(key, value, now, changes)
 
+    @moves(TaskState.DEAD, Step.REDRIVE, deletes=(DEAD,), writes=(READY,))
     def _redrive(self, key: bytes, value: bytes, now: int, changes: Changes) -> None:
         queue = self._queues.numbered(queue_of_dead(key))
         record = decode_dead(value).record

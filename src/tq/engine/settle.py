@@ -22,9 +22,15 @@ from tq.engine.commands import FailedAttempt, Settle, Settled
 from tq.engine.flows import Flow, QueuedTask
 from tq.engine.leases import Leases
 from tq.engine.meta import Meta
+from tq.engine.places import moves
 from tq.engine.queues import Queue, Queues
 from tq.engine.retention import Retention
 from tq.engine.rows import (
+    DEAD,
+    DUE,
+    ENDED,
+    LEASE,
+    READY,
     TASK,
     DeadRow,
     EndedRow,
@@ -38,6 +44,11 @@ from tq.engine.rows import (
 from tq.engine.timeline import Timeline
 from tq.engine.waiters import Waiters
 from tq.engine.workers import WorkerSession
+
+# What those who wait are told: where the life cycle leads.
+_COMPLETED = after(TaskState.RUNNING, Step.COMPLETE)
+_DEAD = after(TaskState.RUNNING, Step.BURY)
+_CANCELLED = after(TaskState.READY, Step.CANCEL)
 
 SETTLES_MAX = 1_000
 # What an outcome writes besides result, record and texts: 130 bytes of keys, 110 of what is kept of an end.
@@ -125,11 +136,11 @@ class Settler:
         changes.settled_bytes = used
         return Settled(lost, _after(command, count))
 
+    @moves(TaskState.RUNNING, Step.RELEASE, deletes=(LEASE,))
     def release(self, tasks: list[QueuedTask], now: int, changes: Changes) -> None:
         """Put unstarted *tasks* back to their old places, unharmed."""
         self._leases.hand_back(tasks, changes)
         for task in tasks:
-            assert after(TaskState.RUNNING, Step.RELEASE) is TaskState.READY
             self._return(task, now, changes)
 
     def lose(self, tasks: list[QueuedTask], now: int, changes: Changes) -> None:
@@ -158,9 +169,14 @@ class Settler:
                 self._bury(task, DeadReason.LOSSES, failure, now, changes)
             else:
                 suspects.append(task)
+        self._return_suspects(suspects, now, changes)
+
+    @moves(TaskState.RUNNING, Step.LOSE, deletes=(LEASE,))
+    def _return_suspects(self, tasks: list[QueuedTask], now: int, changes: Changes) -> None:
+        """Put started *tasks* back to their old places, each with one loss more."""
         # Together: each lease row that names some of them is written once.
-        self._leases.hand_back(suspects, changes)
-        for task in suspects:
+        self._leases.hand_back(tasks, changes)
+        for task in tasks:
             record = decode_record(task.record)
             task.losses = record.losses = record.losses + 1
             task.record = changes.writes[task.key] = encode_record(record)
@@ -170,9 +186,7 @@ class Settler:
         """Keep that a task, whose row the caller deletes, was cancelled, and tell who waits."""
         queue.row.cancelled_total += 1
         self._queues.touch(queue)
-        outcome = TaskResult(
-            record.id, TaskState.CANCELLED, Timestamp(now), attempts=record.attempts, losses=record.losses
-        )
+        outcome = TaskResult(record.id, _CANCELLED, Timestamp(now), attempts=record.attempts, losses=record.losses)
         self._keep(record, outcome, changes)
 
     def _return(self, task: QueuedTask, now: int, changes: Changes) -> None:
@@ -192,7 +206,7 @@ class Settler:
         queue.row.purged_total += 1
         self._queues.touch(queue)
         self._waiters.tell(
-            TaskResult(task.id, TaskState.CANCELLED, Timestamp(now), attempts=task.attempts, losses=task.losses),
+            TaskResult(task.id, _CANCELLED, Timestamp(now), attempts=task.attempts, losses=task.losses),
             changes,
         )
 
@@ -203,6 +217,7 @@ class Settler:
         )
         self._bury(task, DeadReason.REJECTED, failure, now, changes)
 
+    @moves(TaskState.RUNNING, Step.COMPLETE, deletes=(READY, LEASE), writes=(ENDED,))
     def _complete(self, task: QueuedTask, result: bytes | None, now: int, changes: Changes) -> None:
         self._leave(task, changes)
         row = task.flow.queue.row
@@ -213,7 +228,7 @@ class Settler:
             return
         outcome = TaskResult(
             task.id,
-            TaskState.COMPLETED,
+            _COMPLETED,
             Timestamp(now),
             result,
             None,
@@ -238,13 +253,17 @@ class Settler:
         wait_ms = failed.retry_after_ms
         if wait_ms is None:
             wait_ms = backoff(task.spec.retry, attempts, self._draw())
+        self._retry(task, failure, now + min(max(wait_ms, 0), BACKOFF_MS_MAX), changes)
+
+    @moves(TaskState.RUNNING, Step.RETRY, deletes=(READY, LEASE), writes=(DUE,))
+    def _retry(self, task: QueuedTask, failure: TaskFailure, due: int, changes: Changes) -> None:
         record = decode_record(task.record)
-        record.attempts = attempts
+        record.attempts += 1
         record.last_failure = failure
         self._leave(task, changes)
-        due = now + min(max(wait_ms, 0), BACKOFF_MS_MAX)
         self._timeline.add(record, task.flow.queue, due, changes)
 
+    @moves(TaskState.RUNNING, Step.BURY, deletes=(READY, LEASE), writes=(DEAD,))
     def _bury(self, task: QueuedTask, reason: DeadReason, failure: TaskFailure, now: int, changes: Changes) -> None:
         self._leave(task, changes)
         changes.promised = True
@@ -260,7 +279,7 @@ class Settler:
         self._retention.note(task.id, expires_at, changes)
         self._waiters.tell(
             TaskResult(
-                task.id, TaskState.DEAD, Timestamp(now), None, reason, failure,
+                task.id, _DEAD, Timestamp(now), None, reason, failure,
                 task.attempts, task.losses, task.spec.codec,
             ),
             changes,
