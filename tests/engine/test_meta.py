@@ -4,6 +4,7 @@ import pytest
 
 from tests.engine.harness import Rows
 from tq.core.errors import StoreTooNew
+from tq.core.task import RECORD_FORMAT
 from tq.engine.changes import Changes
 from tq.engine.meta import Meta, read_floor
 from tq.engine.rows import META, ROWS_FORMAT, u64
@@ -79,6 +80,22 @@ def test_rows_of_a_later_version_are_refused_and_left_alone() -> None:
         meta.restore(rows, changes)
 
     assert changes.writes == {}
+
+
+def test_records_of_a_later_version_are_refused_and_left_alone() -> None:
+    rows = Rows({META + b"records": u64(RECORD_FORMAT + 1)})
+    meta, changes = Meta(), Changes(rows)
+
+    with pytest.raises(StoreTooNew, match=f"tasks of format {RECORD_FORMAT + 1}; this version knows up to"):
+        meta.restore(rows, changes)
+
+    assert changes.writes == {}
+
+
+def test_a_store_says_which_records_are_in_it() -> None:
+    _, changes, _ = restored(Rows())
+
+    assert changes.writes[META + b"records"] == u64(RECORD_FORMAT)
 
 
 def test_a_floor_that_was_never_written_is_zero() -> None:

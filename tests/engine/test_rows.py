@@ -1,11 +1,13 @@
 """Rows: keys that sort like what they mean, and values that read back."""
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
 from tests.engine.harness import a_spec
+from tq.core.errors import StoreTooNew
 from tq.core.ids import compose
-from tq.core.lifecycle import TaskState
+from tq.core.lifecycle import DeadReason, TaskState
 from tq.core.outcome import TaskResult
 from tq.core.task import RECORD_FORMAT, TaskRecord, TaskSpec
 from tq.core.times import Timestamp
@@ -36,6 +38,29 @@ def test_any_record_put_together_reads_back_and_shows_its_id(payload: bytes, at:
 
     assert r.decode_record(record) == TaskRecord(RECORD_FORMAT, ID, spec, payload, at)
     assert r.id_in(record) == ID
+
+
+@pytest.mark.parametrize("other", [RECORD_FORMAT + 1, 0])
+def test_a_record_of_an_unknown_format_is_refused_wherever_it_is_read(other: int) -> None:
+    record = TaskRecord(RECORD_FORMAT, ID, a_spec(), b"p", 7)
+    record.format = other
+    encoded = r.encode_record(record)
+    dead = r.encode_row(r.DeadRow(1, 2, DeadReason.REJECTED, record))
+    words = f"a task of format {other}; this version knows up to {RECORD_FORMAT}"
+
+    for read in (r.decode_record, r.decode_dead):
+        with pytest.raises(StoreTooNew, match=words):
+            read(encoded if read is r.decode_record else dead)
+    with pytest.raises(StoreTooNew, match=words):
+        r.decode_records([r.encode_record(TaskRecord(RECORD_FORMAT, ID, a_spec(), b"p", 7)), encoded])
+
+
+def test_a_record_that_is_damaged_is_not_taken_for_a_newer_one() -> None:
+    damaged = r.encode_row(TaskRecord(RECORD_FORMAT, ID, a_spec(), b"p", "then"))  # type: ignore[arg-type]
+
+    for read in (r.decode_record, lambda value: r.decode_records([value])):
+        with pytest.raises(msgspec.ValidationError):
+            read(damaged)
 
 
 @given(FLOWS, U64)

@@ -11,10 +11,13 @@ import msgspec
 import pytest
 
 from tests.broker.peers import Bench, Peer, records, settle
+from tq.core.errors import StoreTooNew
 from tq.core.lifecycle import TaskState
 from tq.core.outcome import TaskFailure
 from tq.core.task import TaskView
 from tq.core.worker import WorkerInfo
+from tq.engine.engine import Engine, EngineSettings
+from tq.engine.rows import META, u64
 from tq.protocol import messages
 from tq.protocol.codec import decode_message
 from tq.protocol.frames import FrameReader
@@ -88,6 +91,22 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Check], 
 
 def test_there_is_a_golden_directory() -> None:
     assert ARCHIVES
+
+
+@pytest.mark.parametrize("name", [b"format", b"records"])
+@pytest.mark.parametrize("archive_path", ARCHIVES, ids=lambda path: path.name)
+def test_a_directory_made_newer_is_refused_and_left_alone(archive_path: Path, name: bytes, tmp_path: Path) -> None:
+    with tarfile.open(archive_path) as archive:
+        archive.extractall(tmp_path, filter="data")
+    store = RocksStore(tmp_path / "data", durability=Durability.NONE)
+    store.commit({META + name: u64(99)})
+    before = store.scan(b"", b"\xff", 10_000)
+
+    with pytest.raises(StoreTooNew, match=r"format 99; this version knows up to"):
+        Engine(store, EngineSettings(), lambda: 0.0).restore(0)
+
+    assert store.scan(b"", b"\xff", 10_000) == before
+    store.close()
 
 
 def test_what_has_ended_is_kept_as_it_was(opened: Callable[[Check], None]) -> None:

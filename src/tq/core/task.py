@@ -5,10 +5,11 @@ stores it with every task.  Invariant: the payload is opaque to everything betwe
 code that calls and the handler that is called.
 
 Encodings are MessagePack arrays: a field may be added at the end, with a default, and
-never removed or moved (https://jcristharif.com/msgspec/schema-evolution.html).
+never removed or moved (https://jcristharif.com/msgspec/schema-evolution.html).  What cannot be
+said so is a new ``RECORD_FORMAT``, which an older version refuses to read.
 """
 
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
 
@@ -22,7 +23,9 @@ from tq.core.retry import RetryPolicy
 from tq.core.times import DAY, HOUR, Timestamp, milliseconds
 from tq.core.whole import check_whole
 
+# What this version writes, and the oldest that it reads.  A record of another format is read by nobody.
 RECORD_FORMAT = 1
+RECORD_FORMAT_MIN = 1
 PAYLOAD_BYTES_DEFAULT_MAX = 256 * 1024
 PAYLOAD_BYTES_LIMIT = 512 * 1024
 NAME_LENGTH_MAX = 255
@@ -170,7 +173,7 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
     and ``losses`` deaths of its worker, both in this generation.
     """
 
-    format: int
+    format: Annotated[int, msgspec.Meta(ge=RECORD_FORMAT_MIN, le=RECORD_FORMAT)]
     id: bytes
     spec: TaskSpec
     payload: bytes

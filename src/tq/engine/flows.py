@@ -18,7 +18,7 @@ import msgspec
 
 from tq.core.task import TaskRecord, TaskSpec
 from tq.engine.changes import Changes
-from tq.engine.rows import FLOW, READY, FlowId, decode_record, id_in, key_end, seq_of, u64
+from tq.engine.rows import FLOW, READY, FlowId, decode_records, id_in, key_end, seq_of, u64
 
 if TYPE_CHECKING:
     from tq.engine.leases import Lease
@@ -230,10 +230,10 @@ class Flow:
             self.unread = False
             return
         running = self.queue.running
-        for key, value in rows:
-            if id_in(value) in running:
-                continue
-            task = QueuedTask.of(decode_record(value), value, self, seq_of(key))
+        waiting = [row for row in rows if id_in(row[1]) not in running]
+        records = decode_records([value for _, value in waiting])
+        for (key, value), record in zip(waiting, records, strict=True):
+            task = QueuedTask.of(record, value, self, seq_of(key))
             if task.suspect:
                 self._set_aside(task)
             else:

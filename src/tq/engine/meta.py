@@ -6,6 +6,7 @@ made durable before the first of it is used; a crash loses the rest of the block
 
 from tq.core.errors import StoreTooNew
 from tq.core.lease import EPOCH_MAX
+from tq.core.task import RECORD_FORMAT
 from tq.engine.changes import Changes, Reader
 from tq.engine.rows import META, ROWS_FORMAT, u64
 
@@ -26,12 +27,16 @@ class Meta:
         """Read the rows, begin a new epoch, and return the last instant that was written.
 
         Raises:
-            StoreTooNew: The rows were written by a later version.
+            StoreTooNew: The rows, or the records of tasks in them, were written by a later version.
         """
         found = _read(reader, b"format")
         if found > ROWS_FORMAT:
             raise StoreTooNew(f"the data has rows of format {found}; this version knows up to {ROWS_FORMAT}")
+        records = _read(reader, b"records")
+        if records > RECORD_FORMAT:
+            raise StoreTooNew(f"the data has tasks of format {records}; this version knows up to {RECORD_FORMAT}")
         self.write(b"format", ROWS_FORMAT, changes)
+        self.write(b"records", RECORD_FORMAT, changes)
         self.epoch = _read(reader, b"epoch") + 1
         assert self.epoch <= EPOCH_MAX, "a restart every second would take half a year to get here"
         self.write(b"epoch", self.epoch, changes)

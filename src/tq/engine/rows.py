@@ -26,9 +26,10 @@ from struct import Struct
 
 import msgspec
 
+from tq.core.errors import StoreTooNew
 from tq.core.lifecycle import DeadReason
 from tq.core.outcome import TaskResult
-from tq.core.task import RECORD_FORMAT, TaskRecord, TaskSpec
+from tq.core.task import RECORD_FORMAT, RECORD_FORMAT_MIN, TaskRecord, TaskSpec
 from tq.core.worker import WorkerInfo
 
 # 2: a row for each new task name of a queue; before, all were in one row, without a first number.
@@ -129,7 +130,34 @@ def encode_record(record: TaskRecord) -> bytes:
     return _encode(record)
 
 
-decode_record = msgspec.msgpack.Decoder(TaskRecord).decode
+_decode_record = msgspec.msgpack.Decoder(TaskRecord).decode
+
+
+def decode_record(value: bytes) -> TaskRecord:
+    """Return what `encode_record` encoded.
+
+    Raises:
+        StoreTooNew: It is of a format that this version does not know.
+    """
+    try:
+        return _decode_record(value)
+    except msgspec.ValidationError:
+        _check_format(msgspec.msgpack.decode(value))
+        raise
+
+
+def decode_records(values: Iterable[bytes]) -> list[TaskRecord]:
+    """Return what `encode_record` encoded, for a page of them (raises as `decode_record`)."""
+    try:
+        return [_decode_record(value) for value in values]
+    except msgspec.ValidationError:
+        return [decode_record(value) for value in values]
+
+
+def _check_format(record: list[object]) -> None:
+    found = record[0]
+    if not isinstance(found, int) or not RECORD_FORMAT_MIN <= found <= RECORD_FORMAT:
+        raise StoreTooNew(f"the data has a task of format {found!r}; this version knows up to {RECORD_FORMAT}")
 
 
 def id_in(record: bytes) -> bytes:
@@ -204,7 +232,16 @@ class DeadRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     record: TaskRecord
 
 
-decode_dead = msgspec.msgpack.Decoder(DeadRow).decode
+_decode_dead = msgspec.msgpack.Decoder(DeadRow).decode
+
+
+def decode_dead(value: bytes) -> DeadRow:
+    """Return a dead letter (raises as `decode_record`)."""
+    try:
+        return _decode_dead(value)
+    except msgspec.ValidationError:
+        _check_format(msgspec.msgpack.decode(value)[3])
+        raise
 
 
 class LeaseRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
