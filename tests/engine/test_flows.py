@@ -203,7 +203,7 @@ def test_a_flow_whose_tasks_all_run_is_not_swept() -> None:
 
     driver.beat(worker)
     driver.now += 9_000
-    driver.engine._next_sweep = 0
+    driver.engine._passage.next_sweep = 0
     driver.tick()
     driver.release(worker, held)
 

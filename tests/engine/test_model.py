@@ -20,7 +20,7 @@ from tq.core.retry import RetryPolicy
 from tq.core.task import TaskSpec, TaskView
 from tq.core.times import Timestamp
 from tq.core.worker import WorkerInfo
-from tq.engine import commands as c, dispatch, engine as engine_module, flows, operations, settle
+from tq.engine import commands as c, deliveries, dispatch, flows, operations, passage, settle
 from tq.engine.changes import Changes
 from tq.engine.engine import Engine, EngineSettings
 from tq.engine.rows import DEAD, TASK, decode_record
@@ -728,8 +728,9 @@ def small_limits() -> Iterator[None]:
         patch.setattr(flows, "REFILL_ROWS", 2)
         patch.setattr(flows, "FLOOR_STEP", 2)
         patch.setattr(operations, "SLICE_ROWS", 2)
-        patch.setattr(engine_module, "SLICE_ROWS", 2)
-        patch.setattr(engine_module, "SLICE_BYTES", 300)
+        patch.setattr(passage, "SLICE_ROWS", 2)
+        for module in (passage, deliveries):
+            patch.setattr(module, "SLICE_BYTES", 300)
         patch.setattr(settle, "CHANGE_BYTES_MAX", SETTLE_BYTES)
         patch.setattr(dispatch, "DELIVERY_TASKS_MAX", 3)
         patch.setattr(dispatch, "BATCH_TASKS_MAX", 4)

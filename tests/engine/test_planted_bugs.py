@@ -17,8 +17,8 @@ from tq.core.lease import first_token
 from tq.engine import enqueue, flows, leases, meta, operations, queues, retention, rows, settle, timeline, workers
 from tq.engine.changes import Changes
 from tq.engine.commands import Enqueue
+from tq.engine.control import Control
 from tq.engine.dispatch import Lane
-from tq.engine.engine import Engine
 
 EXAMPLES = 400
 
@@ -303,15 +303,15 @@ def _cancelled_head_stays(patch: pytest.MonkeyPatch) -> None:
 
 
 def _paused_queue_goes_on(patch: pytest.MonkeyPatch) -> None:
-    real = Engine._pause
+    real = Control.pause
 
-    def pause(self: Engine, command: object, now: int, changes: Changes) -> int:
+    def pause(self: Control, command: object, now: int, changes: Changes) -> int:
         answer = real(self, command, now, changes)  # type: ignore[arg-type]
         for queue in self._queues.all():
             queue.row.paused = False
         return answer
 
-    patch.setattr(Engine, "_pause", pause)
+    patch.setattr(Control, "pause", pause)
 
 
 PLANTED: list[Plant] = [

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.engine.harness import FAILURE, Driver
-from tq.engine import commands as c, engine, rows as r, timeline
+from tq.engine import commands as c, passage, rows as r, timeline
 from tq.engine.operations import SLICE_BYTES
 
 
@@ -104,7 +104,7 @@ def test_a_row_added_in_the_batch_in_which_others_are_due_is_not_lost() -> None:
 
 
 def test_a_million_due_at_once_are_moved_slice_by_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "SLICE_ROWS", 3)
+    monkeypatch.setattr(passage, "SLICE_ROWS", 3)
     driver = Driver()
     schedule(driver, *[1_000] * 8)
     driver.now += 1_000

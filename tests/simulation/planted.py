@@ -16,10 +16,12 @@ from tq.client.async_client import AsyncClient
 from tq.core.errors import ConnectionLost
 from tq.core.lease import first_token
 from tq.core.task import TaskRecord
-from tq.engine import engine, operations
+from tq.engine import engine, operations, passage
 from tq.engine.cancel import cancel
 from tq.engine.changes import Changes
 from tq.engine.commands import Enqueue, PauseQueue, Settle, Settled
+from tq.engine.control import Control
+from tq.engine.deliveries import Deliveries
 from tq.engine.dispatch import Dispatcher, Lane
 from tq.engine.enqueue import Enqueuer, put_ready
 from tq.engine.flows import Flow, QueuedTask
@@ -167,7 +169,7 @@ def a_purge_spares_what_is_scheduled(patch: pytest.MonkeyPatch) -> None:
         number, generation, record = split_scheduled(value)
         return number, AnyGeneration(generation), record
 
-    patch.setattr(engine, "split_scheduled", of_any_generation)
+    patch.setattr(passage, "split_scheduled", of_any_generation)
 
 
 def a_pause_is_said_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
@@ -195,14 +197,14 @@ def a_pause_does_not_hold_for_what_was_about_to_go(patch: pytest.MonkeyPatch) ->
 
 
 def a_resume_wakes_nobody(patch: pytest.MonkeyPatch) -> None:
-    pause = engine.Engine._pause
+    pause = Control.pause
 
-    def asleep(self: engine.Engine, command: PauseQueue, now: int, changes: Changes) -> int:
+    def asleep(self: Control, command: PauseQueue, now: int, changes: Changes) -> int:
         with pytest.MonkeyPatch.context() as for_now:
             for_now.setattr(Dispatcher, "wake_all", staticmethod(lambda queue: None))
             return pause(self, command, now, changes)
 
-    patch.setattr(engine.Engine, "_pause", asleep)
+    patch.setattr(Control, "pause", asleep)
 
 
 def a_redriven_task_keeps_its_attempts(patch: pytest.MonkeyPatch) -> None:
@@ -248,7 +250,7 @@ def a_settle_is_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_heartbeat_is_not_heard(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(engine.Engine, "_beat", lambda self, command, now, changes: None)
+    patch.setattr(Deliveries, "beat", lambda self, command, now, changes: None)
 
 
 def a_settled_task_is_still_counted(patch: pytest.MonkeyPatch) -> None:

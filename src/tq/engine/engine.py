@@ -15,36 +15,33 @@ from typing import TypeVar, cast
 
 import msgspec
 
-from tq.core.lifecycle import Step, TaskState
-from tq.core.outcome import TaskResult
 from tq.core.queue import QueueView
 from tq.core.times import DAY, HOUR, SECOND, Timestamp
 from tq.core.worker import WorkerView
 from tq.engine import commands
 from tq.engine.cancel import cancel
-from tq.engine.changes import Changes, Reader, Revocation
-from tq.engine.commands import Command, Registered
+from tq.engine.changes import Changes, Reader
+from tq.engine.commands import Command
+from tq.engine.control import Control
+from tq.engine.deliveries import Deliveries
 from tq.engine.dispatch import Dispatcher
-from tq.engine.enqueue import Enqueuer, put_ready
-from tq.engine.flows import HeadsBudget, QueuedTask
+from tq.engine.enqueue import Enqueuer
+from tq.engine.flows import HeadsBudget
 from tq.engine.leases import Leases
 from tq.engine.lookup import Lookup
 from tq.engine.meta import Meta
-from tq.engine.operations import SLICE_BYTES, SLICE_ROWS, Operations
-from tq.engine.places import MOVES, moves
+from tq.engine.operations import Operations
+from tq.engine.passage import Passage
+from tq.engine.places import MOVES
 from tq.engine.queues import Queue, Queues
 from tq.engine.restore import restore_flows, restore_leases
 from tq.engine.retention import Retention
-from tq.engine.rows import DUE, READY, TASK, decode_record, split_scheduled
 from tq.engine.settle import Settler
 from tq.engine.timeline import Timeline
 from tq.engine.waiters import Waiters
-from tq.engine.workers import WINDOW_BYTES_MAX, WINDOW_TASKS_MAX, Workers, WorkerSession
+from tq.engine.workers import Workers
 
 A = TypeVar("A")
-
-_SWEPT_MAX = 1_000
-_SWEEP_MS = 60 * SECOND
 
 
 # What these write may be lost by a crash, though they were answered: a lease expires, a mark is made again, and what
@@ -98,8 +95,12 @@ class Engine:
             self._meta, self._queues, self._leases, self._timeline, self._retention, self._waiters,
             draw=draw, payload_bytes_max=settings.payload_bytes_max, dead_retention_ms=settings.dead_retention_ms,
         )  # fmt: skip
-        self._next_sweep = 0
-        self._first_part = 0
+        self._deliveries = Deliveries(self._queues, self._leases, self._workers, self._dispatcher, self._settler)
+        self._control = Control(self._queues, self._dispatcher, self._operations)
+        self._passage = Passage(
+            self._meta, self._queues, self._leases, self._workers, self._timeline,
+            self._retention, self._operations, self._waiters, self._deliveries,
+        )  # fmt: skip
         self._handlers = self._table()
 
     # ------------------------------------------------------------------ a batch
@@ -155,15 +156,7 @@ class Engine:
 
     def next_tick(self, now: int) -> int:
         """Return when a `Tick` has something to do next."""
-        if len(self._operations):
-            return now
-        times = (
-            self._timeline.next_due,
-            self._leases.next_deadline(),
-            self._workers.next_over(),
-            self._retention.next_at(),
-        )
-        return min([time for time in times if time is not None] + [self._next_sweep])
+        return self._passage.next_tick(now)
 
     # ------------------------------------------------------------------ commands
 
@@ -171,87 +164,29 @@ class Engine:
         c = commands
         return {
             c.Enqueue: self._enqueuer.apply,
-            c.Settle: self._settle,
-            c.Register: self._register,
-            c.Subscribe: self._subscribe,
-            c.SetWindow: self._set_window,
-            c.SetReading: self._set_reading,
-            c.MarkStarted: self._mark_started,
-            c.Release: self._release,
-            c.Beat: self._beat,
-            c.Disconnect: self._disconnect,
-            c.Leave: self._leave,
+            c.Settle: self._deliveries.settle,
+            c.Register: self._deliveries.register,
+            c.Subscribe: self._deliveries.subscribe,
+            c.SetWindow: self._deliveries.set_window,
+            c.SetReading: self._deliveries.set_reading,
+            c.MarkStarted: self._deliveries.mark_started,
+            c.Release: self._deliveries.release,
+            c.Beat: self._deliveries.beat,
+            c.Disconnect: self._deliveries.disconnect,
+            c.Leave: self._deliveries.leave,
             c.Wait: lambda k, _, changes: self._lookup.wait(k.ids, k.connection, changes),
             c.Unwait: self._unwait,
             c.Get: lambda k, _, changes: self._lookup.get(k.ids, changes),
             c.ListTasks: lambda k, _, changes: self._lookup.page(k.state, k.queue, k.limit, k.cursor, changes),
             c.Cancel: self._cancel,
             c.ListQueues: lambda k, _, changes: self._list_queues(k.name, changes),
-            c.PauseQueue: self._pause,
-            c.PurgeQueue: lambda k, _, changes: self._operations.purge(self._queues.named(k.name), changes),
-            c.RedriveDead: lambda k, now, changes: self._act_on_dead("redrive", k.queue, k.ids, now, changes),
-            c.ForgetDead: lambda k, now, changes: self._act_on_dead("forget", k.queue, k.ids, now, changes),
+            c.PauseQueue: self._control.pause,
+            c.PurgeQueue: self._control.purge,
+            c.RedriveDead: lambda k, now, changes: self._control.act_on_dead("redrive", k.queue, k.ids, now, changes),
+            c.ForgetDead: lambda k, now, changes: self._control.act_on_dead("forget", k.queue, k.ids, now, changes),
             c.ListWorkers: lambda *_: self._list_workers(),
-            c.Tick: self._tick,
+            c.Tick: self._passage.tick,
         }
-
-    def _settle(self, command: commands.Settle, now: int, changes: Changes) -> commands.Settled:
-        worker = self._workers.known(command.session)
-        worker.seen_at = now
-        return self._settler.apply(command, worker, now, changes)
-
-    def _register(self, command: commands.Register, now: int, changes: Changes) -> Registered:
-        worker, resumed = self._workers.register(command.session, command.secret, command.info, now, changes)
-        claimed: dict[tuple[int, int], bool] = {}
-        for token, indexes, started in command.held:
-            running = set(started)
-            claimed.update({(token, index): index in running for index in indexes})
-        mine = {(task.lease.token, task.index): task for task in self._held_by(worker) if task.lease is not None}
-        self._give_back([task for place, task in mine.items() if place not in claimed], worker, now, changes)
-        begun = [mine[place] for place, started in claimed.items() if started and place in mine]
-        self._leases.mark_started(begun, now, changes)
-        return Registered(resumed, [place for place in claimed if place not in mine])
-
-    def _subscribe(self, command: commands.Subscribe, now: int, changes: Changes) -> None:
-        worker = self._workers.known(command.session)
-        self._queues.check_names([name for name, _ in command.queues])
-        queues: dict[Queue, int] = {}
-        for name, weight in command.queues:
-            queues[self._queues.provide(name)] = max(1, weight)
-        self._dispatcher.subscribe(worker, queues, weighted=command.weighted)
-
-    def _set_window(self, command: commands.SetWindow, now: int, changes: Changes) -> None:
-        worker = self._workers.known(command.session)
-        worker.window_tasks = min(command.tasks, WINDOW_TASKS_MAX)
-        worker.window_bytes = min(command.payload_bytes, WINDOW_BYTES_MAX)
-
-    def _set_reading(self, command: commands.SetReading, now: int, changes: Changes) -> None:
-        worker = self._workers.get(command.session)
-        if worker is not None:
-            worker.reads = command.reads
-
-    def _mark_started(self, command: commands.MarkStarted, now: int, changes: Changes) -> None:
-        worker = self._workers.known(command.session)
-        worker.seen_at = now
-        self._leases.mark_started(self._found(command, worker, changes), now, changes)
-
-    def _release(self, command: commands.Release, now: int, changes: Changes) -> None:
-        worker = self._workers.known(command.session)
-        self._give_back(self._found(command, worker, changes), worker, now, changes)
-
-    def _beat(self, command: commands.Beat, now: int, changes: Changes) -> None:
-        self._workers.known(command.session).beat(command.progress, command.blocked_by, now)
-
-    def _disconnect(self, command: commands.Disconnect, now: int, changes: Changes) -> None:
-        worker = self._workers.get(command.session)
-        if worker is not None:
-            worker.connected = False
-
-    def _leave(self, command: commands.Leave, now: int, changes: Changes) -> None:
-        worker = self._workers.known(command.session)
-        self._give_back(self._held_by(worker), worker, now, changes)
-        self._dispatcher.unsubscribe(worker)
-        self._workers.remove(worker, changes)
 
     def _unwait(self, command: commands.Unwait, now: int, changes: Changes) -> None:
         if command.ids is None:
@@ -262,20 +197,6 @@ class Engine:
 
     def _cancel(self, command: commands.Cancel, now: int, changes: Changes) -> list[tuple[bytes, str, str]]:
         return cancel(command.ids, self._queues, self._leases, self._settler, now, changes)
-
-    def _pause(self, command: commands.PauseQueue, now: int, changes: Changes) -> int:
-        queue = self._queues.named(command.name)
-        queue.row.paused = command.paused
-        self._queues.touch(queue)
-        if not command.paused:
-            self._dispatcher.wake_all(queue)
-        return queue.ready
-
-    def _act_on_dead(self, kind: str, name: str | None, ids: list[bytes], now: int, changes: Changes) -> int:
-        if ids:
-            return self._operations.act_on_ids(kind, ids, now, changes)
-        queues = [self._queues.named(name)] if name is not None else list(self._queues.all())
-        return self._operations.act_on_dead(kind, queues, now, changes)
 
     def _list_queues(self, name: str | None, changes: Changes) -> list[QueueView]:
         if name is None:
@@ -333,131 +254,6 @@ class Engine:
     def check_secret(self, session: bytes, secret: bytes) -> None:
         """Make sure that who speaks for a worker knows its secret (raises SessionUnknown)."""
         self._workers.check_secret(session, secret)
-
-    # ------------------------------------------------------------------ time
-
-    def _tick(self, command: commands.Tick, now: int, changes: Changes) -> None:
-        """Do a slice of each kind of work, in turns the one or the other first.
-
-        All slices together are one bounded change.  A single task may be larger than its
-        slice: then the others wait for the next tick.
-        """
-        parts = (self._move_due, self._lose_leases, self._retention.expire, self._operations.step)
-        first = self._first_part = (self._first_part + 1) % len(parts)
-        for part in (*parts[first:], *parts[:first]):
-            if part(now, changes) > SLICE_BYTES:
-                return
-        if now >= self._next_sweep:
-            self._next_sweep = now + _SWEEP_MS
-            self._sweep_flows(now, changes)
-
-    @moves(TaskState.SCHEDULED, Step.DUE, deletes=(DUE,), writes=(READY,))
-    def _move_due(self, now: int, changes: Changes) -> int:
-        """Let a slice of what is due go to its queues; returns how many bytes of tasks that were."""
-        size = 0
-        for _, value in self._timeline.take_due(now, SLICE_ROWS, SLICE_BYTES, changes):
-            number, generation, encoded = split_scheduled(value)
-            queue = self._queues.numbered(number)
-            record = decode_record(encoded)
-            if generation != queue.row.generation:  # purged while it waited
-                changes.writes[TASK + record.id] = None
-                self._waiters.tell(TaskResult(record.id, TaskState.CANCELLED, Timestamp(now)), changes)
-                continue
-            size += len(encoded)
-            queue.row.scheduled -= 1
-            put_ready(self._meta, self._queues, queue, record, changes)
-        return size
-
-    def _lose_leases(self, now: int, changes: Changes) -> int:
-        """Take back a slice of what is overdue, what stalled workers have not started, and what silent ones hold.
-
-        Returns how many bytes that were.
-        """
-        size = 0
-        overdue: dict[bytes, list[QueuedTask]] = {}
-        for task in self._leases.overdue(now, SLICE_BYTES):
-            assert task.lease is not None, "an overdue task is under a lease"
-            size += len(task.record)
-            overdue.setdefault(task.lease.session, []).append(task)
-        for session, tasks in overdue.items():
-            holder = self._workers.known(session)
-            started = [task for task in tasks if task.started_at]
-            waiting = [task for task in tasks if not task.started_at]
-            self._lose(started, holder, now, changes)
-            self._revoke(waiting, holder, changes)
-            self._give_back(waiting, holder, now, changes)
-        for worker in self._workers.stuck(now):
-            worker.stalled = True
-            self._lose([task for task in self._held_by(worker) if not task.started_at], worker, now, changes)
-        for worker in self._workers.silent(now):
-            if size >= SLICE_BYTES:
-                return size
-            held = self._held_by(worker)
-            part = 0
-            while part < len(held) and (not size or size + len(held[part].record) <= SLICE_BYTES):
-                size += len(held[part].record)
-                part += 1
-            self._lose(held[:part], worker, now, changes)
-            if part == len(held):
-                self._dispatcher.unsubscribe(worker)
-                self._workers.remove(worker, changes)
-                changes.expelled.append(worker.session)
-            else:
-                return size
-        return size
-
-    def _sweep_flows(self, now: int, changes: Changes) -> None:
-        closed = 0
-        for queue in self._queues.all():
-            for flow_id, flow in list(queue.flows.items()):
-                if flow.is_empty() and not flow.held:
-                    flow.close(changes)
-                    del queue.flows[flow_id]
-                    closed += 1
-                    if closed == _SWEPT_MAX:
-                        self._next_sweep = now
-                        return
-
-    # ------------------------------------------------------------------ leases and their workers
-
-    def _held_by(self, worker: WorkerSession) -> list[QueuedTask]:
-        session = worker.session
-        return [
-            task for task in self._leases.running.values() if task.lease is not None and task.lease.session == session
-        ]
-
-    def _found(
-        self, command: commands.MarkStarted | commands.Release, worker: WorkerSession, changes: Changes
-    ) -> list[QueuedTask]:
-        """Return the tasks that *worker* named; it is told of those that are not its own."""
-        found: dict[int, QueuedTask] = {}
-        lost: list[tuple[int, int]] = []
-        for token, index in command.tasks:
-            task = self._leases.find(worker.session, token, index)
-            if task is None:
-                lost.append((token, index))
-            else:
-                found[id(task)] = task
-        if lost:
-            changes.revocations.append(Revocation(worker.session, lost))
-        return list(found.values())
-
-    def _give_back(self, tasks: list[QueuedTask], worker: WorkerSession, now: int, changes: Changes) -> None:
-        for task in tasks:
-            worker.drop(task)
-        self._settler.release(tasks, now, changes)
-
-    def _lose(self, tasks: list[QueuedTask], worker: WorkerSession, now: int, changes: Changes) -> None:
-        self._revoke(tasks, worker, changes)
-        for task in tasks:
-            worker.drop(task)
-        self._settler.lose(tasks, now, changes)
-
-    @staticmethod
-    def _revoke(tasks: list[QueuedTask], worker: WorkerSession, changes: Changes) -> None:
-        places = [(int(task.lease.token), task.index) for task in tasks if task.lease is not None]
-        if places:
-            changes.revocations.append(Revocation(worker.session, places))
 
 
 # All movers are loaded by now: the engine is not without one that the life cycle asks for.
