@@ -15,7 +15,7 @@ SERVE_APP ?= examples.stdlib_index:app
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test sim chaos bench run serve format clean
+.PHONY: help venv check test sim chaos fuzz bench run serve format clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ sim: $(STAMP) ## Simulate whole runs under faults, a few seeds
 
 chaos: $(STAMP) ## Simulate seed after seed until Ctrl-C or a failure
 	$(BIN)/python -m tq.testing.simulate --seeds 0 $(ARGS)
+
+fuzz: $(STAMP) ## Attack the protocol with harmed frames (ARGS="--frames 10000000" for the long form)
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 bench: $(STAMP) ## Measure rates and latencies beside the machine's floor and other queues
 	$(BIN)/python -m bench $(ARGS)

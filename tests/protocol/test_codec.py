@@ -72,6 +72,16 @@ def test_a_violation_names_the_message_and_the_place() -> None:
         decode_message(Type.ENQUEUE, msgspec.msgpack.encode([FRAME_ID, [["n", "q", 1, 1, 1, [0]]], []]))
 
 
+@pytest.mark.parametrize("kind", [Type.CONTROL_QUEUE, Type.CONTROL_DEAD])
+def test_a_violation_does_not_repeat_all_that_was_sent(kind: Type) -> None:
+    body = msgspec.msgpack.encode(["x" * 500_000, "x" * 500_000])
+
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_message(kind, body)
+
+    assert len(str(caught.value)) < 400
+
+
 @given(kind=st.integers(0, 255), body=st.binary(max_size=300))
 def test_random_bytes_are_a_message_or_a_violation(kind: int, body: bytes) -> None:
     try:

@@ -14,6 +14,8 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODERS: dict[int, msgspec.msgpack.Decoder[msgspec.Struct]] = {
     number: msgspec.msgpack.Decoder(row.kind) for number, row in MESSAGES.items()
 }
+# The decoder quotes values that it refuses, however long they are; the text goes into a log, and into a frame.
+_REASON_CHARACTERS_MAX = 300
 
 
 def encode_message(message: msgspec.Struct, correlation: int) -> bytearray:
@@ -45,4 +47,7 @@ def decode_message(kind: int, body: bytes) -> msgspec.Struct:
     # ValueError covers malformed MessagePack, a wrong shape, what `__post_init__` of a value refuses,
     # and text that is not UTF-8; RecursionError is nesting, also in fields that are skipped.
     except (ValueError, RecursionError) as error:
-        raise RemoteProtocolError(f"{MESSAGES[kind].kind.__name__} cannot be decoded: {error}") from None  # type: ignore[index]
+        reason = str(error)
+        if len(reason) > _REASON_CHARACTERS_MAX:
+            reason = f"{reason[:_REASON_CHARACTERS_MAX]}..."
+        raise RemoteProtocolError(f"{MESSAGES[kind].kind.__name__} cannot be decoded: {reason}") from None  # type: ignore[index]
