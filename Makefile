@@ -41,7 +41,8 @@ test: $(STAMP) ## Run all tests, real processes included
 sim: $(STAMP) ## Simulate whole runs under faults, a few seeds
 	$(BIN)/python -m tq.testing.simulate $(ARGS)
 
-chaos: $(STAMP) ## Simulate seed after seed until Ctrl-C or a failure
+chaos: $(STAMP) ## Press real processes hard for minutes, then simulate seed after seed until Ctrl-C or a failure
+	ACCEPTANCE_LENGTH=15 $(BIN)/python -m pytest -q tests/acceptance/test_pressure.py tests/acceptance/test_pressure_disk.py
 	$(BIN)/python -m tq.testing.simulate --seeds 0 $(ARGS)
 
 fuzz: $(STAMP) ## Attack the protocol with harmed frames (ARGS="--frames 10000000" for the long form)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.fleet import LIVE, Fleet
+from tests.acceptance.guarded import GROWTH_MAX, Guarded
 
 HERE = Path(__file__).parent
 
@@ -31,3 +32,16 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield fleet
     finally:
         fleet.close()
+
+
+@pytest.fixture
+def guarded(fleet: Fleet) -> Iterator[Guarded]:
+    guarded = Guarded(fleet, fleet.broker())
+    fleet.worker()
+    guarded.serves()
+    before = guarded.rss
+    yield guarded
+    guarded.serves()
+    assert guarded.rss - before < GROWTH_MAX
+    assert "Traceback" not in guarded.broker.log
+    assert guarded.broker.terminate() == 0

@@ -25,6 +25,7 @@ from typing import IO, ParamSpec, Self, TypeVar
 import psutil
 
 from tests.acceptance.handlers import JOURNAL_VARIABLE
+from tests.acceptance.odd_broker import OFFSET_VARIABLE
 from tq import App
 from tq.app.declared import DeclaredTask
 from tq.core.queue import QueueView
@@ -172,6 +173,7 @@ class Fleet:
         self.data = directory / "data"
         self.journal_path = directory / "journal"
         self.journal_path.touch()
+        self.offset_path = directory / "offset"
         self.port = free_port()
         self.url = f"tq://127.0.0.1:{self.port}"
         self.app = App(self.url)
@@ -181,15 +183,15 @@ class Fleet:
 
     # ------------------------------------------------------------------------------------------------ programs
 
-    def broker(self, **settings: object) -> Broker:
+    def broker(self, module: str = "tq.bin.broker", /, **settings: object) -> Broker:
         """Start a broker; *settings* are its flags by their names in the settings file."""
-        return self.broker_program(**settings).start()
+        return self.broker_program(module, **settings).start()
 
-    def broker_program(self, **settings: object) -> Broker:
+    def broker_program(self, module: str = "tq.bin.broker", /, **settings: object) -> Broker:
         """Return a broker that is not started."""
         settings = {"data": self.data, "listen": f"127.0.0.1:{self.port}", **settings}
         name = f"broker-{len(self.programs)}"
-        broker = Broker(name, "tq.bin.broker", _flags(settings), self._environment(), self.directory / f"{name}.log")
+        broker = Broker(name, module, _flags(settings), self._environment(), self.directory / f"{name}.log")
         self.programs.append(broker)
         return broker
 
@@ -227,6 +229,7 @@ class Fleet:
             "PYTHONUNBUFFERED": "1",
             MARK_VARIABLE: self._mark,
             JOURNAL_VARIABLE: str(self.journal_path),
+            OFFSET_VARIABLE: str(self.offset_path),
         }
 
     # ----------------------------------------------------------------------------------------- what can be done

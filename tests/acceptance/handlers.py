@@ -344,3 +344,8 @@ async def waits(key: str, seconds: float) -> str:
     note(key)
     await asyncio.sleep(seconds)
     return key
+
+
+@app.task(name="swallow", retry=AT_ONCE, max_losses=EVER, result_ttl=0)
+async def swallow(payload: str) -> None:
+    """Take what is long and leave no trace."""

@@ -5,15 +5,14 @@ Whatever is wrong with the data, the broker says so and ends with exit code 3, a
 
 import hashlib
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.acceptance import handlers
+from tests.acceptance.disks import fill_up, small_disk
 from tests.acceptance.fleet import Broker, Fleet, until
 from tq import EnqueueRefused
 from tq.core.errors import BrokerStoreFull
@@ -181,22 +180,6 @@ def test_what_was_acknowledged_survives_a_kill_whatever_the_durability(fleet: Fl
 # --------------------------------------------------------------------------------------------- a disk that is full
 
 
-@contextmanager
-def small_disk(folder: Path, mib: int) -> Iterator[Path | None]:
-    """Mount a file system of so many MiB; None where this user may not."""
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        yield None
-        return
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def test_below_its_reserve_a_broker_takes_nothing_new_and_lets_end_what_runs(fleet: Fleet) -> None:
     broker = fleet.broker()
     fleet.worker(name="w")
@@ -269,9 +252,3 @@ def enqueued_until_refused(fleet: Fleet) -> int:
         except BrokerStoreFull:
             return accepted
     return 1_000
-
-
-def fill_up(path: Path) -> None:
-    with path.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(65_536))

@@ -5,15 +5,13 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 import msgspec
-import psutil
-import pytest
 
 from tests.acceptance import handlers
-from tests.acceptance.fleet import Broker, Fleet, until
+from tests.acceptance.fleet import until
+from tests.acceptance.guarded import CLIENT, Guarded
 from tq.core.worker import WorkerInfo
 from tq.protocol import messages
 from tq.protocol.codec import decode_message, encode_message
@@ -21,45 +19,6 @@ from tq.protocol.frames import HEADER, FrameReader, encode_frame
 from tq.protocol.messages import MAGIC, VERSION, Error, Hello, Role, Type, Welcome
 
 MIB = 1 << 20
-GROWTH_MAX = 100 * MIB
-CLIENT = bytes(encode_message(Hello(MAGIC, VERSION, Role.CLIENT), 1))
-
-
-class Guarded:
-    """A fleet whose broker must still live, serve, and have kept its memory when the test ends."""
-
-    def __init__(self, fleet: Fleet, broker: Broker) -> None:
-        self.fleet = fleet
-        self.broker = broker
-        self.address = ("127.0.0.1", fleet.port)
-
-    @contextmanager
-    def connected(self, greeting: bytes = b"") -> Iterator[socket.socket]:
-        with socket.create_connection(self.address, 10) as connection:
-            connection.sendall(greeting)
-            yield connection
-
-    @property
-    def rss(self) -> int:
-        return int(psutil.Process(self.broker.pid).memory_info().rss)
-
-    def serves(self) -> None:
-        began = time.monotonic()
-        assert self.fleet.bind(handlers.echo).enqueue("other").result(timeout=10) == "other"
-        assert time.monotonic() - began < 5
-
-
-@pytest.fixture
-def guarded(fleet: Fleet) -> Iterator[Guarded]:
-    guarded = Guarded(fleet, fleet.broker())
-    fleet.worker()
-    guarded.serves()
-    before = guarded.rss
-    yield guarded
-    guarded.serves()
-    assert guarded.rss - before < GROWTH_MAX
-    assert "Traceback" not in guarded.broker.log
-    assert guarded.broker.terminate() == 0
 
 
 def everything(connection: socket.socket) -> list[msgspec.Struct]:
