@@ -15,7 +15,7 @@ SERVE_APP ?= examples.stdlib_index:app
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test sim chaos fuzz bench run serve format clean
+.PHONY: help venv check test sim chaos fuzz soak bench run serve format clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ chaos: $(STAMP) ## Press real processes hard for minutes, then simulate seed aft
 fuzz: $(STAMP) ## Attack the protocol with harmed frames (ARGS="--frames 10000000" for the long form)
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
+soak: $(STAMP) ## Load a real broker under accidents, and see what grows (ARGS="--tasks 5000000" for the long form)
+	$(BIN)/python -m bench.soak $(ARGS)
+
 bench: $(STAMP) ## Measure rates and latencies beside the machine's floor and other queues
 	$(BIN)/python -m bench $(ARGS)
 
@@ -63,5 +66,5 @@ format: $(STAMP) ## Format the code, mend what lint can mend, write the generate
 	@set -e; for generator in $(GENERATORS); do $(BIN)/python $$generator; done
 
 clean: ## Remove .venv, caches and built files, and the data of `make serve`
-	rm -rf $(VENV) .bench .run dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench .run .soak dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,165 @@
+"""One soak: a broker, workers that are killed, a proxy that cuts connections, a load that is audited, samples.
+
+Invariant: whatever ends a soak, none of its processes outlives it.
+"""
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from bench.soak.handlers import QUEUE, declared
+from bench.soak.load import Broken, Load, Probes
+from bench.soak.verdict import Sample
+from tq import App
+from tq.testing.programs import Program, broker_url, start_broker, start_worker
+
+_WORKERS = 2
+_LEASE = ("--lease-ms", "2000", "--heartbeat-ms", "400")
+_SETTLE_S_MAX = 30.0
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much, and how rough: seconds between accidents of workers, cuts of connections, and samples."""
+
+    tasks: int
+    worker_every_s: float = 4.0
+    cut_every_s: float = 3.0
+    sample_every_s: float = 5.0
+
+
+class Soak:
+    """A soak in *folder*; ``accidents`` counts what was done to it, ``samples`` is what it was seen to be."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.samples: list[Sample] = []
+        self.accidents = 0
+        self._folder = folder
+        self._plan = plan
+        self._stop = threading.Event()
+        self._failures: list[BaseException] = []
+
+    def run(self, on_progress: Callable[[int], None]) -> None:
+        """Run to the end; *on_progress* is told how many tasks have ended well.
+
+        Raises:
+            Broken: A promise is broken.
+        """
+        folder, plan = self._folder, self._plan
+        with ExitStack() as stack:
+            broker = stack.enter_context(
+                start_broker("--data", str(folder / "data"), *_LEASE, log=folder / "broker.log")
+            )
+            direct = broker_url(broker)
+            through = stack.enter_context(self._proxied(direct))
+            app, operator = stack.enter_context(App(through)), stack.enter_context(App(direct))
+            load, probes = Load(app, declared(app), operator, plan.tasks), Probes(declared(operator))
+            stack.enter_context(self._beside(lambda: self._torment(through)))
+            stack.enter_context(self._beside(lambda: probes.run(self._stop)))
+            stack.enter_context(self._beside(lambda: self._watch(broker, load, probes, on_progress)))
+            load.run(self._stop)
+            if not self._failures:
+                self._check_counts(operator)
+                on_progress(load.ended)
+        for failure in self._failures:
+            raise failure
+
+    def _check_counts(self, operator: App) -> None:
+        """Compare the broker's own totals with what was enqueued."""
+        (view,) = operator.client.queues(QUEUE)
+        ended = view.completed_total + view.dead_total
+        left = view.ready + view.running + view.scheduled
+        if (view.enqueued_total, ended, left) != (self._plan.tasks, self._plan.tasks, 0):
+            raise Broken(f"of {self._plan.tasks} tasks the broker counts {view}")
+
+    @contextmanager
+    def _proxied(self, url: str) -> Iterator[str]:
+        port = url.rpartition(":")[2]
+        command = [sys.executable, "-m", "bench.soak.proxy", port, str(self._plan.cut_every_s)]
+        with Program.start(command, log=self._folder / "proxy.log") as proxy:
+            yield f"tq://{proxy.read_line().removeprefix('listening on ')}"
+
+    @contextmanager
+    def _beside(self, work: Callable[[], None]) -> Iterator[None]:
+        """Do *work* in a thread, which ends when ``_stop`` is set."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - it is raised where the soak ends
+                self._failures.append(error)
+                self._stop.set()
+
+        thread = threading.Thread(target=guarded)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join(_SETTLE_S_MAX)
+
+    def _torment(self, url: str) -> None:
+        """Keep workers, and kill one or ask it to stop now and then, and start it again."""
+        draw = random.Random(self._plan.tasks)  # noqa: S311 - which worker is next is no secret
+        environment = {**os.environ, "TQ_URL": url, "PYTHONPATH": os.pathsep.join(("src", "."))}
+        words = ("-A", "bench.soak.handlers", "--queues", f"{QUEUE},probe", "--drain-ms", "1000")
+
+        def begin(number: int) -> Program:
+            return start_worker(*words, log=self._folder / f"worker-{number}.log", environment=environment)
+
+        workers: list[Program] = []
+        try:
+            for number in range(_WORKERS):
+                workers.append(begin(number))  # noqa: PERF401 - should the second not begin, the first is to be ended
+            while not self._stop.wait(self._plan.worker_every_s):
+                number = draw.randrange(_WORKERS)
+                _end(workers[number], signal.SIGKILL if draw.random() < 0.5 else signal.SIGTERM)
+                # A log of its last life is enough.
+                workers[number].log.unlink()
+                workers[number] = begin(number)
+                self.accidents += 1
+        finally:
+            for worker in workers:
+                _end(worker, signal.SIGKILL)
+
+    def _watch(self, broker: Program, load: Load, probes: Probes, on_progress: Callable[[int], None]) -> None:
+        """Take samples, and write each to samples.jsonl."""
+        process = psutil.Process(broker.pid)
+        began = time.monotonic()
+        with (self._folder / "samples.jsonl").open("wb") as file:
+            while not self._stop.wait(self._plan.sample_every_s):
+                broker.check()
+                files = {path: path.stat().st_size for path in _files(self._folder / "data")}
+                sample = Sample(
+                    at_s=time.monotonic() - began,
+                    tasks=load.ended,
+                    accidents=self.accidents,
+                    rss=process.memory_info().rss,
+                    handles=process.num_fds(),
+                    disk=sum(files.values()),
+                    wal=sum(size for path, size in files.items() if path.suffix == ".log"),
+                    log=broker.log.stat().st_size,
+                    latency_ms=probes.median_ms(),
+                )
+                self.samples.append(sample)
+                file.write(msgspec.json.encode(sample) + b"\n")
+                file.flush()
+                on_progress(load.ended)
+
+
+def _end(worker: Program, how: signal.Signals) -> None:
+    with worker:
+        worker.end(how)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files that are there; one may be gone before it is looked at."""
+    return [path for path in folder.rglob("*") if path.is_file()]
