@@ -163,7 +163,9 @@ class AsyncClient:
         Raises:
             EnqueueRefused: Some were refused; the error lists them and the ids of the rest.
             TransportError: The broker could not be reached, or did not answer in time.
-                What was enqueued before is; a task that had an id can be sent again safely.
+                What was enqueued before is; a task that had an id can be sent again safely,
+                as long as the broker knows it: one that has ended and was forgotten
+                meanwhile (its ``result_ttl``) is a new task to it, and runs a second time.
         """
         welcome = await self._link.ready(self._deadline())
         outcome = EnqueueOutcome()
