@@ -44,6 +44,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "core/version.py": "tests/test_packaging.py: the wheel is named by it",
     "worker/assignment.py": "tests/worker: values that its other modules work on",
     "worker/pools/child.py": "tests/worker/pools/test_processes.py: it runs in another process",
+    "worker/pools/parent.py": "tests/worker/pools/test_processes.py: the pool's end of each child",
     "worker/pools/pipe.py": "tests/worker/pools/test_processes.py: what a pool and its children say to each other",
     "worker/pools/pool.py": "tests/worker/pools: each pool is one",
 }

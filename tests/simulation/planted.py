@@ -39,7 +39,8 @@ from tq.testing.scenario import Act, Fault
 from tq.worker import dispatcher as worker_dispatcher
 from tq.worker.assignment import Assignment
 from tq.worker.holdings import Holdings
-from tq.worker.pools.processes import ProcessPool, _Child
+from tq.worker.pools.parent import ParentEnd
+from tq.worker.pools.processes import ProcessPool
 
 
 def a_reply_leaves_before_its_commit(patch: pytest.MonkeyPatch) -> None:
@@ -337,7 +338,7 @@ def a_worker_does_not_say_what_it_has_started(patch: pytest.MonkeyPatch) -> None
 def the_task_of_a_child_that_died_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     bury = ProcessPool._bury
 
-    async def careless(self: ProcessPool, child: _Child) -> None:
+    async def careless(self: ProcessPool, child: ParentEnd) -> None:
         await child.process.wait()
         child.work = None
         await bury(self, child)

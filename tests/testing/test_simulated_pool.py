@@ -1,12 +1,16 @@
 """The real process pool over processes that are none: a child that dies is one failed attempt."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from tests.worker.pools.ends import Ends, running
 from tq import App
+from tq.core.errors import ConfigError
 from tq.testing.loop import run_virtual
 from tq.testing.simulated_pool import ChildrenOf, SimulatedProcessPool
 from tq.worker.assignment import Failed, Stop
@@ -25,7 +29,7 @@ async def sleep(seconds: float) -> float:
 async def pool() -> AsyncIterator[tuple[SimulatedProcessPool, Executor, Ends]]:
     executor, ends = Executor(app.registry, "w"), Ends()
     made = SimulatedProcessPool(executor, 1, "w", ChildrenOf(app.registry, random.Random(1)))
-    await made.start(ends.finished)
+    await made.start(ends)
     try:
         yield made, executor, ends
     finally:
@@ -49,6 +53,8 @@ def test_a_child_that_is_killed_takes_one_attempt_with_it_and_is_replaced() -> N
             made.run(first)
             await asyncio.sleep(1)
             assert made.kill_one() == 1
+            await ends.of(first)
+            await ends.until(lambda: made.seats == 1)
             made.run(second)
             return await ends.of(first), await ends.of(second)
 
@@ -87,3 +93,60 @@ def test_a_task_that_is_stopped_fails_at_once() -> None:
 
     assert isinstance(failed, Failed)
     assert failed.failure.type == "TaskTimeout"
+
+
+def test_what_a_child_was_given_and_had_not_begun_comes_back_when_it_dies() -> None:
+    async def main() -> tuple[bool, bool]:
+        async with pool() as (made, executor, ends):
+            work = running(executor, "sleep", 0.0)
+            made.run(work)
+            made.kill_one()
+            await ends.until(lambda: ends.returns == [work])
+            return work.has_begun, ends.has(work)
+
+    assert run_virtual(main()) == (False, False)
+
+
+def test_a_first_child_that_is_killed_before_it_is_ready_is_replaced() -> None:
+    async def main() -> int:
+        executor, ends = Executor(app.registry, "w"), Ends()
+        made = SimulatedProcessPool(executor, 1, "w", ChildrenOf(app.registry, random.Random(1)))
+        starting = asyncio.create_task(made.start(ends))
+        await asyncio.sleep(0.001)
+        made.kill_one()
+        await starting
+        await made.stop()
+        return len(made._processes)
+
+    assert run_virtual(main()) == 2
+
+
+def test_first_children_that_are_killed_again_and_again_end_the_start() -> None:
+    async def main() -> None:
+        executor, ends = Executor(app.registry, "w"), Ends()
+        made = SimulatedProcessPool(executor, 1, "w", ChildrenOf(app.registry, random.Random(1)))
+        starting = asyncio.create_task(made.start(ends))
+        while not starting.done():
+            await asyncio.sleep(0.005)
+            made.kill_one()
+        with pytest.raises(ConfigError, match="before it was ready"):
+            await starting
+
+    run_virtual(main())
+
+
+def test_a_successor_that_dies_before_it_is_ready_is_replaced_after_longer_and_longer_waits() -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        starts: list[float] = []
+        async with pool() as (made, _, ends):
+            for _ in range(8):
+                number = len(made._processes)
+                made._processes[-1]._end(1)
+                while len(made._processes) == number:  # noqa: ASYNC110 - nothing else tells
+                    await asyncio.sleep(0.001)
+                starts.append(loop.time())
+            await ends.until(lambda: made.seats == 1)
+        return [round(later - earlier) for earlier, later in itertools.pairwise(starts)]
+
+    assert run_virtual(main()) == [1, 2, 4, 8, 16, 30, 30]

@@ -17,6 +17,7 @@ from tq.worker.executor import Executor
 from tq.worker.identity import Identity
 from tq.worker.link import Link
 from tq.worker.pools.aio import AsyncPool
+from tq.worker.pools.pool import Pool
 
 
 class Clock:
@@ -77,15 +78,15 @@ class Rig:
         concurrency: int = 2,
         prefetch: int | None = None,
         queues: Sequence[tuple[str, int]] = (("default", 1),),
+        pool: Callable[[Executor, int], Pool] = AsyncPool,
     ) -> None:
         self.broker = ScriptedBroker()
         self.clock = Clock()
         bytes_made = count(1)
         self.identity = Identity(lambda size: bytes([next(bytes_made)]) * size)
         self.executor = Executor(registry(**functions), "w")
-        pool = AsyncPool(self.executor, concurrency)
-        self.pool = pool
-        self.dispatcher = Dispatcher(pool, self.executor, concurrency, prefetch, self.clock)
+        self.pool = pool(self.executor, concurrency)
+        self.dispatcher = Dispatcher(self.pool, self.executor, concurrency, prefetch, self.clock)
         info = WorkerInfo("w", "h", 1, "async", concurrency, list(functions))
         self.link = Link(
             self.broker,
@@ -115,10 +116,11 @@ async def running(
     concurrency: int = 2,
     prefetch: int | None = None,
     queues: Sequence[tuple[str, int]] = (("default", 1),),
+    pool: Callable[[Executor, int], Pool] = AsyncPool,
     **functions: Callable[..., object],
 ) -> AsyncIterator[Rig]:
     """A rig, connected; the keywords are its handlers."""
-    rig = Rig(functions, concurrency=concurrency, prefetch=prefetch, queues=queues)
+    rig = Rig(functions, concurrency=concurrency, prefetch=prefetch, queues=queues, pool=pool)
     await rig.dispatcher.start(rig.link)
     rig.connecting = asyncio.create_task(rig.link.run())
     await rig.broker.until(lambda: rig.link.is_open)

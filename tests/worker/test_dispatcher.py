@@ -98,7 +98,7 @@ async def test_what_blocks_the_loop_in_its_first_step_is_known_as_begun_to_who_a
 
     async def work(blocks: bool) -> None:
         if blocks:
-            begun.append(in_a_thread(rig.dispatcher.begun))
+            begun.append(in_a_thread(rig.dispatcher.unmarked))
 
     async with running(work=work, concurrency=1) as rig:
         rig.broker.deliver(5, record("work", False))
@@ -107,7 +107,7 @@ async def test_what_blocks_the_loop_in_its_first_step_is_known_as_begun_to_who_a
         await rig.broker.until(lambda: (6, 1) in rig.broker.done)
 
         assert begun == [[(6, 0)]]
-        assert rig.dispatcher.begun() == []
+        assert rig.dispatcher.unmarked() == []
 
 
 async def test_what_waited_while_the_loop_stood_still_is_handed_back_and_not_run() -> None:

@@ -13,7 +13,6 @@ import msgspec
 from tq.broker.config import BrokerSettings
 from tq.broker.service import BrokerService
 from tq.broker.sources import Log, Sources
-from tq.core.errors import ConfigError
 from tq.testing.clock import Clock, SkewedClock
 from tq.testing.dialer import SimulatedDialer
 from tq.testing.network import Network
@@ -209,7 +208,6 @@ class WorkerHost:
             (queue, chance.randint(1, 5) if self._weighted else 1) for queue in chance.sample(QUEUES, served)
         ]
         self._worker: SimulatedWorker | None = None
-        self._has_lost_child = False
         self._restart: asyncio.TimerHandle | None = None
         # Cancelled ones take some turns of the loop to end.
         self._tasks: set[asyncio.Task[None]] = set()
@@ -222,7 +220,6 @@ class WorkerHost:
         pool = "process" if self._has_children else "async"
         told = ", ".join(f"{queue}:{weight}" for queue, weight in self._queues)
         self._world.note(f"{self.name} starts, {self._concurrency} at a time, pool {pool}, of {told}")
-        self._has_lost_child = False
         self._dialer = dialer = SimulatedDialer(self._world.network, self.name, [BROKER])
         self._life = Life(self.name, self.crash, has_children=self._has_children)
         registry = self._ledger.handlers(self._life)
@@ -248,18 +245,13 @@ class WorkerHost:
     def _has_ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, ConfigError) and self._has_lost_child:
-            # It takes a child that dies before it was ready for one that cannot start, and ends.
-            self.crash()
-        elif error is not None:
+        if error is not None:
             self._world.accuse(error)
 
     def kill_child(self) -> None:
         """Kill a child process of it, if it has any."""
         pid = self._worker.kill_child() if self._worker is not None else None
         if pid is not None:
-            self._has_lost_child = True
-            self._ledger.seats_lost += 1
             self._world.note(f"{self.name} loses its child {pid}")
 
     def crash(self) -> None:

@@ -23,9 +23,10 @@ from tq.testing.network import Connection
 from tq.testing.transport import Conditions
 from tq.worker.assignment import Assignment, Outcome
 from tq.worker.executor import Executor
+from tq.worker.pools.parent import ParentEnd
 from tq.worker.pools.pipe import Kind, Setup, decode_run, decode_setup, decode_stop, encode, ended
 from tq.worker.pools.pool import Pool
-from tq.worker.pools.processes import ProcessPool, _Child
+from tq.worker.pools.processes import ProcessPool
 from tq.worker.worker import Worker
 
 _STARTS_S = (0.01, 0.2)
@@ -147,21 +148,17 @@ class SimulatedProcessPool(ProcessPool):
         process.kill()
         return process.pid
 
-    async def _spawn(self) -> _Child:
+    async def _spawn(self) -> ParentEnd:
         executor = Executor(self._registry, self._worker)
         process = SimulatedProcess(len(self._processes) + 1, executor, self._chance)
         self._processes.append(process)
-        child = _Child(
-            cast(asyncio.subprocess.Process, process),
-            is_idle=self._is_idle,
-            finished=self._finished,
-        )
+        child = ParentEnd(cast(asyncio.subprocess.Process, process), self._listener, self._is_idle)
         self._children.add(child)
         pair = Connection(asyncio.get_running_loop(), self._chance, Conditions(), ("parent", 0), ("child", process.pid))
         pair.server.open(process)
         pair.client.open(child)
         await asyncio.sleep(0)
-        if self._is_stopping:
+        if self._stopping.is_set():
             child.close()
         child.send(Kind.SETUP, 0, encode(Setup("simulated:app", self._worker, [], 0, [])))
         return child

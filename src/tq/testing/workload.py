@@ -221,8 +221,6 @@ class Ledger:
         self.failed: Counter[int] = Counter()
         self.interrupted: Counter[int] = Counter()
         """How often a handler was ended from outside in a child process, which may count as a failed attempt."""
-        self.seats_lost = 0
-        """How many children were killed: a task that waits for the next child is marked as started all the same."""
         self.acknowledged: dict[int, Errand] = {}
         """Those whose client was told that they are enqueued."""
         self.doubtful: dict[int, Errand] = {}
@@ -289,11 +287,7 @@ class Ledger:
         begun, failed = self.begun[errand.number], self.failed[errand.number] + self.interrupted[errand.number]
         is_completed = end.state is TaskState.COMPLETED
         tries = end.attempts + end.losses + is_completed
-        if (
-            end.attempts > failed
-            or tries > begun + self.seats_lost
-            or (is_completed and not self.returned[errand.number])
-        ):
+        if end.attempts > failed or tries > begun or (is_completed and not self.returned[errand.number]):
             raise WentWrong(
                 f"{errand}: {end.state.value} with {end.attempts} attempts and {end.losses} losses; it was begun "
                 f"{begun} times, failed {failed} times and returned {self.returned[errand.number]} times"

@@ -112,7 +112,8 @@ class Assignment(msgspec.Struct, eq=False):
     """One task under a lease.
 
     ``run_by`` belongs to the pool that runs it.  ``marked``: the broker was told that it
-    has started.  ``stop``: why it is being stopped, if it is; ``give_up_at``: when it is
+    has started.  ``has_begun`` is false while its pool waits to hear that it runs: it may come
+    back as if it had never been given.  ``stop``: why it is being stopped, if it is; ``give_up_at``: when it is
     abandoned if it has not ended by then.
     """
 
@@ -124,6 +125,7 @@ class Assignment(msgspec.Struct, eq=False):
     stage: Stage = Stage.WAITING
     started_at: float = 0.0
     marked: bool = False
+    has_begun: bool = True
     stop: Stop | None = None
     give_up_at: float = 0.0
     run_by: object = None

@@ -10,7 +10,7 @@ that is over within the turn never needs one.  Until the first task of a kind ha
 an end here, its kind is marked before it runs: a handler that kills the process in its
 first step would otherwise be taken for one that never started, for ever.
 
-Invariant: at most `concurrency` tasks run; the dispatcher and its holdings belong to the
+Invariant: no more tasks run than the pool has seats; the dispatcher and its holdings belong to the
 event loop.
 """
 
@@ -44,7 +44,7 @@ _REFUSED_WAIT_S = 1.0
 
 
 class Dispatcher:
-    """Moves tasks between the link and the pool; `Listener` of the one, ``finished`` of the other."""
+    """Moves tasks between the link and the pool; the `Listener` of both."""
 
     def __init__(
         self,
@@ -81,14 +81,14 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         # Turns are often caused by a handler: what it sets must not reach the tasks they start.
         self._context = contextvars.copy_context()
-        await self._pool.start(self.finished)
+        await self._pool.start(self)
 
     # --------------------------------------------------------------------------------------- from the link
 
     def held(self) -> list[Held]:
-        """Return what is held; all that run are marked as started by saying it."""
+        """Return what is held; all that have begun are marked as started by saying it."""
         for work in self.holdings.running:
-            work.marked = True
+            work.marked = work.has_begun
         return self.holdings.held()
 
     def opened(self, welcome: Welcome) -> None:
@@ -121,8 +121,11 @@ class Dispatcher:
         if unknown:
             names = sorted({work.plan.name for work in unknown})
             _log.error("delivered tasks that this worker does not know: %s; handed back", ", ".join(names))
-            self._link.notify(Release([self.holdings.refuse(work) for work in unknown]))
-        if deliver.alone:
+            self._release([self.holdings.refuse(work) for work in unknown])
+        if deliver.alone and not self._prefetch.seats:
+            # It crossed with the news that there is none.
+            self._release([self.holdings.refuse(work) for work in taken if work.stage is Stage.WAITING])
+        elif deliver.alone:
             # A suspect of killing its worker is marked before it can do so, whatever others of its kind did.
             # A loop may keep what is written until the end of its turn, so it starts in a later one.
             self._mark([work for work in taken if work.plan.is_known])
@@ -169,13 +172,36 @@ class Dispatcher:
         if not self._turn_is_due:
             self._turn_soon()
 
+    def begun(self, work: Assignment) -> None:
+        """Have *work* marked as started, if it lasts."""
+        self._fresh.append(work)
+        self._turn_soon()
+
+    def returned(self, work: Assignment) -> None:
+        """Hand *work* back, unharmed: a mark that it may have is taken back by that."""
+        if work.stage is Stage.GONE:
+            self.holdings.running.discard(work)
+        else:
+            self._release([self.holdings.refuse(work)])
+        self._turn_soon()
+
+    def seats_changed(self) -> None:
+        """Fill the seats that are new; hold no task as started for one that is gone."""
+        seats = min(self._pool.seats, self._concurrency)
+        if seats != self._prefetch.seats:
+            if seats < self._prefetch.seats:
+                self._release(self.holdings.give_up_marked())
+            self._prefetch.seats = seats
+            self._prefetch.told = None
+            self._turn_soon()
+
     # ------------------------------------------------------------------------------ from the keeper's thread
 
-    def begun(self) -> list[Name]:
-        """Return the tasks that run and are not marked as started.  Any thread may call it."""
+    def unmarked(self) -> list[Name]:
+        """Return the tasks that have begun and are not marked as started.  Any thread may call it."""
         # Copied in one step of the interpreter: the loop may go on meanwhile.
         running = list(self.holdings.running)
-        return [(work.token, work.index) for work in running if not work.marked]
+        return [(work.token, work.index) for work in running if work.has_begun and not work.marked]
 
     # -------------------------------------------------------------------------------------- from the clock
 
@@ -275,7 +301,7 @@ class Dispatcher:
 
     def _fill(self) -> None:
         holdings = self.holdings
-        free = self._concurrency - len(holdings.running)
+        free = self._prefetch.seats - len(holdings.running)
         if free <= 0 or holdings.unsettled_bytes > UNSETTLED_BYTES_MAX or self._waits_for_mark:
             return
         if self._link.is_open:
@@ -288,8 +314,9 @@ class Dispatcher:
         now = self._clock()
         while free and (work := holdings.start(now)) is not None:
             free -= 1
-            self._fresh.append(work)
             self._pool.run(work)
+            if work.has_begun:
+                self._fresh.append(work)
         if self._fresh and self._link.is_open:
             self._turn_soon()
 
@@ -317,12 +344,14 @@ class Dispatcher:
         holdings = self.holdings
         return (
             holdings.has_waiting
-            and len(holdings.running) >= self._concurrency
-            and max(work.started_at for work in holdings.running) <= now - HELD_UP_S
+            and len(holdings.running) >= self._prefetch.seats
+            and max((work.started_at for work in holdings.running), default=-math.inf) <= now - HELD_UP_S
         )
 
     def _hand_back(self, received_by: float) -> None:
-        names = self.holdings.hand_back(received_by)
+        self._release(self.holdings.hand_back(received_by))
+
+    def _release(self, names: list[Name]) -> None:
         # On the next connection they are not among the held, and go back by that.
         if names and self._link.is_open:
             self._link.notify(Release(names))

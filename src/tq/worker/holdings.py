@@ -179,12 +179,12 @@ class Holdings:
             self.unsettle(correlation)
 
     def held(self) -> list[Held]:
-        """Return what is held, as a reconnecting worker says it."""
+        """Return what is held, as a reconnecting worker says it: started is what has begun, and what was marked."""
         return [
             Held(
                 token,
                 list(delivery),
-                [index for index, work in delivery.items() if work.stage is not Stage.WAITING],
+                [index for index, work in delivery.items() if work.stage is not Stage.WAITING and work.has_begun],
             )
             for token, delivery in self._deliveries.items()
         ]
@@ -201,8 +201,14 @@ class Holdings:
                 given_up.append((work.token, work.index))
         return given_up
 
+    def give_up_marked(self) -> list[Name]:
+        """Give up the tasks that wait and are marked as started; return their names, for a `Release`."""
+        return [self.refuse(work) for work in self._waiting if work.stage is Stage.WAITING and work.marked]
+
     def refuse(self, work: Assignment) -> Name:
-        """Give up a task that waits; return its name, for a `Release`."""
+        """Give up a task that waits, or that had not begun; return its name, for a `Release`."""
+        self.running.discard(work)
+        work.run_by = None
         work.stage = Stage.GONE
         self._forget(work.token, work.index)
         return work.token, work.index

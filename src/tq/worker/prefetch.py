@@ -1,7 +1,7 @@
 """How many tasks to hold: enough that no slot waits for the network, few enough to be fair.
 
 A worker holds what it runs and about 50 ms of work besides.  Invariant: the window is
-never below the concurrency, and never above it by more than `PREFETCH_MAX`.
+never below the number of seats, and never above it by more than `PREFETCH_MAX`.
 """
 
 AHEAD_S = 0.05
@@ -23,12 +23,12 @@ _NEWS_SHARE = 0.25
 class Prefetch:
     """Follows how long tasks take, and says how many to hold.
 
-    ``fixed`` is a prefetch that the user set: so many tasks besides the running ones,
-    whatever they take.
+    ``seats`` is how many tasks can run at once; without any the window is closed.  ``fixed`` is a
+    prefetch that the user set: so many tasks besides the running ones, whatever they take.
     """
 
-    def __init__(self, concurrency: int, fixed: int | None) -> None:
-        self._concurrency = concurrency
+    def __init__(self, seats: int, fixed: int | None) -> None:
+        self.seats = seats
         self._fixed = fixed
         self._mean_s: float | None = None
         self._is_held_up = False
@@ -52,7 +52,7 @@ class Prefetch:
     @property
     def window(self) -> int:
         """How many tasks to hold at most, those that run included."""
-        return self._concurrency + self._ahead()
+        return self.seats + self._ahead() if self.seats else 0
 
     def news(self, window: int | None = None) -> int | None:
         """Return the window, or the one given, if the broker should hear of it, and note that it does.
@@ -75,7 +75,7 @@ class Prefetch:
             return 0
         if self._mean_s is None:
             # Nothing is known yet: one task for each slot covers the first round trip.
-            return min(self._concurrency, PREFETCH_MAX)
-        if self._mean_s * PREFETCH_MAX <= AHEAD_S * self._concurrency:
+            return min(self.seats, PREFETCH_MAX)
+        if self._mean_s * PREFETCH_MAX <= AHEAD_S * self.seats:
             return PREFETCH_MAX
-        return int(AHEAD_S * self._concurrency / self._mean_s)
+        return int(AHEAD_S * self.seats / self._mean_s)

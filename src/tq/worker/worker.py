@@ -152,7 +152,7 @@ class Worker:
             draw=self._draw,
         )
         await dispatcher.start(link)
-        pulse = Pulse(dispatcher.begun)
+        pulse = Pulse(dispatcher.unmarked)
         steady = [asyncio.create_task(link.run()), asyncio.create_task(_tick(pulse, dispatcher, link))]
         self._keeper.start(pulse, self._identity)
         try:

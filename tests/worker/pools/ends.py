@@ -1,4 +1,4 @@
-"""What a pool's ``finished`` is in these tests: outcomes, kept and waited for."""
+"""A pool's listener in these tests: outcomes, kept and waited for."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,6 +13,8 @@ class Ends:
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[Assignment, Outcome]] = []
+        self.has_begun: list[Assignment] = []
+        self.returns: list[Assignment] = []
         self.on_end: Callable[[], None] = lambda: None
         self._changed = asyncio.Event()
 
@@ -21,6 +23,27 @@ class Ends:
         self.outcomes.append((work, outcome))
         self.on_end()
         self._changed.set()
+
+    def begun(self, work: Assignment) -> None:
+        self.has_begun.append(work)
+
+    def returned(self, work: Assignment) -> None:
+        work.run_by = None
+        self.returns.append(work)
+        self._changed.set()
+
+    def seats_changed(self) -> None:
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the pool will report."""
+        async with asyncio.timeout(30):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def has(self, work: Assignment) -> bool:
+        return any(ended is work for ended, _ in self.outcomes)
 
     async def of(self, work: Assignment) -> Outcome:
         """Wait for the end of *work*."""

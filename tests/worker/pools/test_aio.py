@@ -22,7 +22,7 @@ async def test_a_coroutine_is_a_task_of_the_loop_named_as_its_task() -> None:
 
     executor = Executor(registry(work=work), "w")
     pool = AsyncPool(executor, 1)
-    await pool.start(ends.finished)
+    await pool.start(ends)
     assignment = running(executor, "work")
 
     pool.run(assignment)
@@ -37,7 +37,7 @@ async def test_a_plain_function_is_left_to_the_threads() -> None:
     ends = Ends()
     executor = Executor(registry(work=lambda: 1), "w")
     pool = AsyncPool(executor, 1)
-    await pool.start(ends.finished)
+    await pool.start(ends)
     assignment = running(executor, "work")
 
     pool.run(assignment)
@@ -53,7 +53,7 @@ async def test_a_coroutine_is_cancelled_and_has_time_to_put_things_in_order() ->
     ends, gate = Ends(), Gate()
     executor = Executor(registry(gate=gate.__call__), "w")
     pool = AsyncPool(executor, 1)
-    await pool.start(ends.finished)
+    await pool.start(ends)
     assignment = running(executor, "gate")
     pool.run(assignment)
     await gate.until(lambda gate: gate.entered == 1)
@@ -72,7 +72,7 @@ async def test_one_cancelled_before_its_first_step_ends_too() -> None:
     ends, gate = Ends(), Gate()
     executor = Executor(registry(gate=gate.__call__), "w")
     pool = AsyncPool(executor, 1)
-    await pool.start(ends.finished)
+    await pool.start(ends)
     assignment = running(executor, "gate")
 
     pool.run(assignment)

@@ -36,7 +36,7 @@ class Pool:
 @asynccontextmanager
 async def pool(concurrency: int = 4, **functions: Callable[..., object]) -> AsyncIterator[Pool]:
     made = Pool(functions, concurrency)
-    await made.pool.start(made.ends.finished)
+    await made.pool.start(made.ends)
     try:
         yield made
     finally:
@@ -153,7 +153,7 @@ async def test_a_handler_that_outlives_the_loop_ends_without_a_sound() -> None:
     loop = asyncio.new_event_loop()
 
     async def leave() -> threading.Thread:
-        await made.pool.start(made.ends.finished)
+        await made.pool.start(made.ends)
         work = made.run("hang")
         await asyncio.to_thread(inside.wait, 10)
         thread = work.run_by

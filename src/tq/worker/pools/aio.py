@@ -9,7 +9,7 @@ import functools
 
 from tq.worker.assignment import Assignment
 from tq.worker.executor import Executor, stopped
-from tq.worker.pools.pool import Finished
+from tq.worker.pools.pool import Listener
 from tq.worker.pools.threads import ThreadPool
 
 # A handler that is cancelled may have something to put in order first.
@@ -20,15 +20,16 @@ class AsyncPool:
     """The pool for programs whose handlers are mostly ``async def``."""
 
     def __init__(self, executor: Executor, concurrency: int) -> None:
+        self.seats = concurrency
         self._executor = executor
         self._threads = ThreadPool(executor, concurrency)
         self._abandoned: set[asyncio.Task[None]] = set()
 
-    async def start(self, finished: Finished) -> None:
-        """Make ready to run in the running loop; *finished* is told of each end."""
+    async def start(self, listener: Listener) -> None:
+        """Make ready to run in the running loop; *listener* is told of each end."""
         self._loop = asyncio.get_running_loop()
-        self._finished = finished
-        await self._threads.start(finished)
+        self._finished = listener.finished
+        await self._threads.start(listener)
 
     def run(self, work: Assignment) -> None:
         """Start *work*: its handler takes its first step when the loop comes to it."""

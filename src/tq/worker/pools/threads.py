@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from tq.worker.assignment import Assignment, Outcome, Stage
 from tq.worker.executor import Executor
 from tq.worker.pools.driver import Driver
-from tq.worker.pools.pool import Finished
+from tq.worker.pools.pool import Listener
 
 # Threads are idle when the pool stops: this is for a machine that is very busy.
 _JOIN_S = 1.0
@@ -27,8 +27,8 @@ class ThreadPool:
     """Up to *concurrency* threads, started when they are first needed."""
 
     def __init__(self, executor: Executor, concurrency: int) -> None:
+        self.seats = concurrency
         self._executor = executor
-        self._concurrency = concurrency
         self._threads: set[_Thread] = set()
         self._abandoned: set[Assignment] = set()
         self._busy = 0
@@ -36,10 +36,10 @@ class ThreadPool:
         self._outbox: deque[tuple[Assignment, Outcome]] = deque()
         self._is_woken = False
 
-    async def start(self, finished: Finished) -> None:
-        """Make ready to run; *finished* is told of each end, on the running loop."""
+    async def start(self, listener: Listener) -> None:
+        """Make ready to run; *listener* is told of each end, on the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._finished = finished
+        self._finished = listener.finished
         self._context = contextvars.copy_context()
 
     def run(self, work: Assignment) -> None:
