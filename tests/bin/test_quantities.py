@@ -14,6 +14,8 @@ from tq.bin.quantities import BYTES, MILLISECONDS, PLAIN, Unit, parse_quantity, 
         ("disk_reserve_bytes", BYTES),
         ("payload_bytes_max", BYTES),
         ("queues_max", PLAIN),
+        ("max_memory_per_child", BYTES),
+        ("max_tasks_per_child", PLAIN),
         ("concurrency", PLAIN),
     ],
 )

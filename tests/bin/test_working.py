@@ -43,3 +43,11 @@ def test_how_many_tasks_run_at_a_time_depends_on_the_pool(
 ) -> None:
     assert concurrency(WorkerSettings(app="mail", pool=pool)) == tasks
     assert concurrency(WorkerSettings(app="mail", pool=pool, concurrency=3)) == 3
+
+
+@pytest.mark.parametrize("limit", [{"max_tasks_per_child": 5}, {"max_memory_per_child": 1 << 30}])
+def test_a_limit_on_children_is_refused_where_there_are_none(limit: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="the thread pool has no child processes"):
+        WorkerSettings(app="mail", pool="thread", **limit)  # type: ignore[arg-type]
+
+    WorkerSettings(app="mail", pool="process", **limit)  # type: ignore[arg-type]

@@ -24,11 +24,11 @@ _QUANTITY = re.compile(r"(\d[\d_]*)\s*([A-Za-z]*)\Z")
 
 
 def unit_of(name: str) -> Unit:
-    """Return what the setting *name* counts, by its last word; a last ``max`` is passed over."""
-    match name.removesuffix("_max").rpartition("_")[2]:
+    """Return what the setting *name* counts, by its last word; a last ``max`` or ``per_child`` is passed over."""
+    match name.removesuffix("_max").removesuffix("_per_child").rpartition("_")[2]:
         case "ms":
             return MILLISECONDS
-        case "bytes":
+        case "bytes" | "memory":
             return BYTES
         case _:
             return PLAIN

@@ -93,6 +93,8 @@ async def _run(settings: WorkerSettings, app: App) -> Exit:
         name=settings.name,
         drain_timeout_s=settings.drain_ms / 1_000,
         child_logs=[f"{log_as.__module__}:{log_as.__name__}", settings.log_level, settings.log_format],
+        max_tasks_per_child=None if settings.max_tasks_per_child == "unlimited" else settings.max_tasks_per_child,
+        max_memory_per_child=None if settings.max_memory_per_child == "unlimited" else settings.max_memory_per_child,
         app=settings.app if ":" in settings.app else f"{settings.app}:{ATTRIBUTE_DEFAULT}",
     )
     _stop_on_signals(worker.request_stop)

@@ -202,6 +202,7 @@ class WorkerHost:
         self._concurrency = chance.choice((1, 2, 8))
         self._prefetch = chance.choice((None, 0, 4))
         self._has_children = chance.random() < 0.3
+        self._child_tasks_max = chance.choice((None, 1, 5))
         served = len(QUEUES) if name == "worker-1" or chance.random() < 0.6 else chance.randint(1, len(QUEUES))
         self._weighted = chance.random() < 0.4
         self._queues = [
@@ -236,7 +237,7 @@ class WorkerHost:
             entropy=self._chance.randbytes,
             draw=self._chance.random,
             keeper=LoopKeeper(dialer, self._chance.random),
-            children=ChildrenOf(registry, self._chance),
+            children=ChildrenOf(registry, self._chance, self._child_tasks_max),
         )
         self._task = asyncio.create_task(self._worker.run(), name=self.name)
         self._tasks.add(self._task)

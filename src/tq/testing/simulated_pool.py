@@ -12,7 +12,6 @@ Invariant: a child that has died says nothing more, and its end is heard once.
 import asyncio
 import random
 import signal
-from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -26,7 +25,7 @@ from tq.worker.executor import Executor
 from tq.worker.pools.parent import ParentEnd
 from tq.worker.pools.pipe import Kind, Setup, decode_run, decode_setup, decode_stop, encode, ended
 from tq.worker.pools.pool import Pool
-from tq.worker.pools.processes import ProcessPool
+from tq.worker.pools.processes import ProcessPool, Upbringing
 from tq.worker.worker import Worker
 
 _STARTS_S = (0.01, 0.2)
@@ -116,9 +115,10 @@ class SimulatedProcess(asyncio.Protocol):
 
 
 class ChildrenOf:
-    """What children are made of: the handlers they would import, and their chance."""
+    """What children are made of: the handlers they would import, their chance, and how many tasks each runs."""
 
-    def __init__(self, registry: Registry, chance: random.Random) -> None:
+    def __init__(self, registry: Registry, chance: random.Random, tasks_max: int | None = None) -> None:
+        self.tasks_max = tasks_max
         self.registry = registry
         self.chance = chance
 
@@ -133,7 +133,7 @@ class SimulatedProcessPool(ProcessPool):
         worker: str,
         children: ChildrenOf,
     ) -> None:
-        super().__init__(executor, concurrency, "simulated:app", worker)
+        super().__init__(executor, concurrency, worker, Upbringing("simulated:app", tasks_max=children.tasks_max))
         self._chance = children.chance
         self._registry = children.registry
         self._processes: list[SimulatedProcess] = []
@@ -160,6 +160,7 @@ class SimulatedProcessPool(ProcessPool):
         await asyncio.sleep(0)
         if self._stopping.is_set():
             child.close()
+        # Not as the real one is told: the length of a message must not hang on where the simulator runs.
         child.send(Kind.SETUP, 0, encode(Setup("simulated:app", self._worker, [], 0, [])))
         return child
 
@@ -177,7 +178,7 @@ class SimulatedWorker(Worker):
         """Kill a child of its pool; return its pid, None if it has none."""
         return self._pool.kill_one() if isinstance(self._pool, SimulatedProcessPool) else None
 
-    def _make_pool(self, pool: str, concurrency: int, app: str | None, child_logs: Sequence[str]) -> Pool:
+    def _make_pool(self, pool: str, concurrency: int, upbringing: Upbringing | None) -> Pool:
         if pool == "process":
             return SimulatedProcessPool(self._executor, concurrency, self._name, self._children)
-        return super()._make_pool(pool, concurrency, app, child_logs)
+        return super()._make_pool(pool, concurrency, upbringing)

@@ -24,7 +24,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a worker can be told.
 
     Raises:
-        ValueError: ``queues`` is not a list of queue names and weights.
+        ValueError: ``queues`` is not a list of queue names and weights, or children have
+            limits in a pool that has none.
         ConfigError: ``url`` is not the address of a broker.
     """
 
@@ -66,6 +67,21 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             extra=_WORK,
         ),
     ] = "adaptive"
+    max_tasks_per_child: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000_000)] | Literal["unlimited"],
+        Meta(
+            description="Tasks that a child process runs before another takes its place; process pool only.",
+            extra=_WORK,
+        ),
+    ] = "unlimited"
+    max_memory_per_child: Annotated[
+        Annotated[int, Meta(ge=1 << 20, le=1 << 50)] | Literal["unlimited"],
+        Meta(
+            description="Memory that a child process may hold after a task; with more, another takes its place. "
+            "Process pool only.",
+            extra=_WORK,
+        ),
+    ] = "unlimited"
     burst: Annotated[
         bool, Meta(description="End once the queues are empty, instead of waiting for more.", extra=_WORK)
     ] = False
@@ -107,7 +123,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "console"
 
     def __post_init__(self) -> None:
-        """Refuse queues and addresses that cannot be meant."""
+        """Refuse queues and addresses that cannot be meant, and limits that would not hold."""
+        if self.pool != "process":
+            for name in ("max_tasks_per_child", "max_memory_per_child"):
+                if getattr(self, name) != "unlimited":
+                    raise ValueError(f"{name}: the {self.pool} pool has no child processes; it needs pool: process")
         if self.queues is not None:
             parse_queues(self.queues)
         if self.url is not None:

@@ -30,7 +30,7 @@ from tq.worker.keeper import POLL_S, Keeper, Pulse, ThreadKeeper
 from tq.worker.link import Link
 from tq.worker.pools.aio import AsyncPool
 from tq.worker.pools.pool import Pool
-from tq.worker.pools.processes import ProcessPool
+from tq.worker.pools.processes import ProcessPool, Upbringing
 from tq.worker.pools.threads import ThreadPool
 
 _log = logging.getLogger(__name__)
@@ -57,7 +57,9 @@ class Worker:
     queues are empty.  ``drain_timeout_s``: how long a stop waits for what runs.  ``app`` is where
     child processes import the app from, ``module:name``; the process pool needs it.
     ``child_logs`` is what sets up their logging, ``module:function`` and its arguments;
-    without it they log text, at the level of this process.
+    without it they log text, at the level of this process.  ``max_tasks_per_child`` and
+    ``max_memory_per_child`` (bytes): after so many tasks, or with more memory than that
+    after one, another child takes the place of one.
 
     ``draw``, ``entropy`` and ``keeper`` are chance and heartbeats, to be replaced in a
     simulation; time is the running loop's.
@@ -78,6 +80,8 @@ class Worker:
         drain_timeout_s: float = 30.0,
         app: str | None = None,
         child_logs: Sequence[str] = (),
+        max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         draw: Callable[[], float] = random.random,
         keeper: Keeper | None = None,
@@ -93,7 +97,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
         self._executor = Executor(registry, self._name)
-        self._pool = self._make_pool(pool, concurrency, app, child_logs)
+        upbringing = Upbringing(app, child_logs, max_tasks_per_child, max_memory_per_child) if app else None
+        self._pool = self._make_pool(pool, concurrency, upbringing)
         self._concurrency, self._prefetch = concurrency, prefetch
         self._info = WorkerInfo(
             self._name,
@@ -106,16 +111,16 @@ class Worker:
         )
         registry.check()
 
-    def _make_pool(self, pool: str, concurrency: int, app: str | None, child_logs: Sequence[str]) -> Pool:
+    def _make_pool(self, pool: str, concurrency: int, upbringing: Upbringing | None) -> Pool:
         match pool:
             case "async":
                 return AsyncPool(self._executor, concurrency)
             case "thread":
                 return ThreadPool(self._executor, concurrency)
             case "process":
-                if app is None:
+                if upbringing is None:
                     raise ConfigError("the process pool needs to know where to import the app from, module:name")
-                return ProcessPool(self._executor, concurrency, app, self._name, child_logs)
+                return ProcessPool(self._executor, concurrency, self._name, upbringing)
             case _:
                 raise ConfigError(f"a pool is one of {', '.join(POOLS)}; got {pool!r}")
 

@@ -99,6 +99,17 @@ def what_was_noted() -> list[str]:
     return noted
 
 
+@app.task(name="hoard")
+def hoard(size: int) -> None:
+    noted.append("x" * size)
+
+
+@app.task(name="leave_a_thread")
+def leave_a_thread() -> None:
+    """Leave a thread that keeps the process from ending."""
+    threading.Thread(target=time.sleep, args=(60,)).start()
+
+
 def _say(path: str, text: str) -> None:
     with Path(path).open("a") as file:
         file.write(f"{text} {os.getpid()}\n")

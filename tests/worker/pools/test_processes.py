@@ -1,6 +1,7 @@
 """The process pool: what happens in a child stays there, and a child that ends is replaced."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from tests.worker.pools.ends import Ends, running
 from tq.core.errors import ConfigError
 from tq.worker.assignment import Assignment, Failed, Outcome, Stop
 from tq.worker.executor import Executor
-from tq.worker.pools.processes import ProcessPool
+from tq.worker.pools.processes import ProcessPool, Upbringing
 
 pytestmark = pytest.mark.acceptance
 
@@ -30,9 +31,9 @@ APP = "tests.worker.pools.app_under_test:app"
 class Pool:
     """A started pool and what it reports."""
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, **limits: int) -> None:
         self.executor = Executor(app.registry, "w")
-        self.pool = ProcessPool(self.executor, concurrency, APP, "w")
+        self.pool = ProcessPool(self.executor, concurrency, "w", Upbringing(APP, **limits))  # type: ignore[arg-type]
         self.ends = Ends()
 
     def run(self, name: str, *args: object, **spec: object) -> Assignment:
@@ -65,8 +66,8 @@ class Pool:
 
 
 @asynccontextmanager
-async def pool(concurrency: int = 1) -> AsyncIterator[Pool]:
-    made = Pool(concurrency)
+async def pool(concurrency: int = 1, **limits: int) -> AsyncIterator[Pool]:
+    made = Pool(concurrency, **limits)
     await made.pool.start(made.ends)
     try:
         yield made
@@ -236,9 +237,41 @@ async def test_a_child_that_is_just_being_started_when_the_pool_stops_ends_by_it
     assert status == 0
 
 
+async def test_a_child_that_has_run_its_number_of_tasks_is_replaced_between_two(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="tq")
+    async with pool(tasks_max=2) as it:
+        pids = [await it.result("pid") for _ in range(5)]
+
+    assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
+    assert all(isinstance(outcome, bytes) for _, outcome in it.ends.outcomes)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"child process {pid} has run 2 tasks; another takes its place" for pid in (pids[0], pids[2])]
+
+
+async def test_a_child_that_holds_too_much_memory_after_a_task_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="tq")
+    async with pool(memory_bytes_max=256 << 20) as it:
+        before = await it.result("pid")
+        assert await it.result("pid") == before
+        await it.result("hoard", 400 << 20)
+
+        assert await it.result("pid") != before
+    assert any(f"child process {before} holds" in record.getMessage() for record in caplog.records)
+
+
+async def test_a_retired_child_that_does_not_end_is_killed(caplog: pytest.LogCaptureFixture) -> None:
+    async with pool(tasks_max=1) as it:
+        await it.result("leave_a_thread")
+
+        await it.result("pid")
+    assert caplog.records == []
+
+
 async def test_an_app_that_cannot_be_imported_is_said_so_with_its_traceback() -> None:
     ends = Ends()
-    broken = ProcessPool(Executor(app.registry, "w"), 2, "tests.worker.pools.nowhere:app", "w")
+    broken = ProcessPool(Executor(app.registry, "w"), 2, "w", Upbringing("tests.worker.pools.nowhere:app"))
 
     with pytest.raises(ConfigError, match="No module named"):
         await broken.start(ends)

@@ -25,6 +25,7 @@ from tq.protocol.frames import Frame, FrameReader, encode_frame
 from tq.worker.assignment import Assignment
 from tq.worker.executor import Executor, stopped
 from tq.worker.pools.driver import Driver
+from tq.worker.pools.memory import resident_bytes
 from tq.worker.pools.pipe import Kind, Setup, decode_run, decode_setup, decode_stop, encode, ended
 
 _READ_BYTES = 65_536
@@ -70,6 +71,7 @@ class Child:
             _log_text(setup.log_level)
         executor = Executor(registry, setup.worker)
         driver = Driver()
+        self._tells_memory = setup.tells_memory
         self._send(Kind.READY, 0)
         while (frame := self._inbox.get()) is not None:
             self._run(frame, executor, driver)
@@ -91,7 +93,9 @@ class Child:
             # It came when the handler had already returned.
             self._work = None
             outcome = stopped(work)
-        self._send(Kind.OUTCOME, frame.correlation, encode(ended(outcome)))
+        self._send(
+            Kind.OUTCOME, frame.correlation, encode(ended(outcome, resident_bytes() if self._tells_memory else 0))
+        )
 
     def _send(self, kind: Kind, correlation: int, body: bytes = b"") -> None:
         try:

@@ -21,8 +21,9 @@ class ParentEnd(asyncio.Protocol):
     """One child, as its parent has it.
 
     ``work`` is what it was given, ``has_begun`` whether it runs it.  ``ready`` is done once
-    it can run tasks, or cannot; ``is_broken``: it has said that it never will.  *is_idle*
-    is called when it has nothing to do.
+    it can run tasks, or cannot; ``is_broken``: it has said that it never will.  ``runs``
+    counts its tasks, ``memory_bytes`` is what it held after the last.  *is_idle* is called
+    when it has nothing to do.
     """
 
     def __init__(
@@ -44,19 +45,20 @@ class ParentEnd(asyncio.Protocol):
         self._is_idle = is_idle
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
-        self._runs = 0
+        self.runs = 0
+        self.memory_bytes = 0
 
     def run(self, work: Assignment, result_bytes_max: int) -> None:
         """Have it run *work*."""
         self.work = work
         self.has_begun = work.has_begun = False
         work.run_by = self
-        self._runs += 1
-        self.send(Kind.RUN, self._runs, encode(Run(work.task, result_bytes_max)))
+        self.runs += 1
+        self.send(Kind.RUN, self.runs, encode(Run(work.task, result_bytes_max)))
 
     def interrupt(self, work: Assignment) -> None:
         """Have it interrupt *work*, and kill it if it has not heeded in time."""
-        self.send(Kind.STOP, self._runs, encode(work.stop))
+        self.send(Kind.STOP, self.runs, encode(work.stop))
         self._loop.call_later(KILL_AFTER_S, self._kill_over, work)
 
     def send(self, kind: Kind, correlation: int, body: bytes) -> None:
@@ -113,9 +115,11 @@ class ParentEnd(asyncio.Protocol):
 
     def _ended(self, body: bytes) -> None:
         work, self.work = self.work, None
+        ended = decode_ended(body)
+        self.memory_bytes = ended.memory_bytes
         # None: it was abandoned, yet has come to an end.
         if work is not None:
-            self._listener.finished(work, decode_ended(body).outcome)
+            self._listener.finished(work, ended.outcome)
         self._is_idle(self)
 
     def _kill_over(self, work: Assignment) -> None:

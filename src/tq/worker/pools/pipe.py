@@ -38,6 +38,7 @@ class Setup(msgspec.Struct, frozen=True, array_like=True):
 
     ``app`` is ``module:name``.  ``logs`` is what sets up logging, ``module:function`` and
     its arguments; without one it is plain text, at ``log_level``, the parent's root logger's.
+    ``tells_memory``: say with each outcome how much memory it holds.
     """
 
     app: str
@@ -45,6 +46,7 @@ class Setup(msgspec.Struct, frozen=True, array_like=True):
     sys_path: list[str]
     log_level: int
     logs: list[str]
+    tells_memory: bool = False
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True):
@@ -55,10 +57,11 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True):
-    """An outcome."""
+    """An outcome, and how much memory its process holds after it, 0 if it was not asked."""
 
     result: bytes | None
     failed: Failed | None
+    memory_bytes: int = 0
 
     @property
     def outcome(self) -> Outcome:
@@ -75,6 +78,8 @@ decode_stop = msgspec.msgpack.Decoder(Stop).decode
 decode_text = msgspec.msgpack.Decoder(str).decode
 
 
-def ended(outcome: Outcome) -> Ended:
+def ended(outcome: Outcome, memory_bytes: int = 0) -> Ended:
     """Return *outcome* as it travels."""
-    return Ended(None, outcome) if isinstance(outcome, Failed) else Ended(outcome, None)
+    if isinstance(outcome, Failed):
+        return Ended(None, outcome, memory_bytes)
+    return Ended(outcome, None, memory_bytes)

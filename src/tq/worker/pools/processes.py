@@ -35,6 +35,7 @@ _EXIT_S = 2.0
 # Waits before a child is replaced that was never ready: each import of an app costs, and the cause may stay.
 _RESTART_S = 1.0
 _RESTART_MAX_S = 30.0
+_MIB = 1 << 20
 # A first child that is killed may have met the machine's bad moment; so many in a row mean that none ever starts.
 _KILLED_MAX = 3
 
@@ -47,16 +48,30 @@ _BOOTSTRAP = (
 _ROOT = str(Path(tq.__file__).parent.parent)
 
 
-class ProcessPool:
-    """*concurrency* children, which import *app* (``module:name``) and log as *logs* says (see `pipe.Setup`)."""
+class Upbringing(NamedTuple):
+    """What each child is told, and how long it is kept.
 
-    def __init__(self, executor: Executor, concurrency: int, app: str, worker: str, logs: Sequence[str] = ()) -> None:
+    It imports ``app`` (``module:name``) and logs as ``logs`` says (see `pipe.Setup`).  One
+    that has run ``tasks_max`` tasks, or holds more than ``memory_bytes_max`` after one, is
+    retired: it ends between two tasks, and another takes its place.
+    """
+
+    app: str
+    logs: Sequence[str] = ()
+    tasks_max: int | None = None
+    memory_bytes_max: int | None = None
+
+
+class ProcessPool:
+    """*concurrency* children, which run the tasks of *worker*."""
+
+    def __init__(self, executor: Executor, concurrency: int, worker: str, upbringing: Upbringing) -> None:
         self._executor = executor
         self._concurrency = concurrency
-        self._app = app
         self._worker = worker
-        self._logs = list(logs)
+        self._upbringing = upbringing
         self._children: set[ParentEnd] = set()
+        self._retired: set[ParentEnd] = set()
         self._idle: list[ParentEnd] = []
         self._seats: list[asyncio.Task[None]] = []
         self._has_been_ready = False
@@ -115,8 +130,26 @@ class ProcessPool:
         await asyncio.gather(*exits, *self._seats)
 
     def _is_idle(self, child: ParentEnd) -> None:
-        self._idle.append(child)
+        if why := self._outlived(child):
+            _log.info("child process %d %s; another takes its place", child.process.pid, why)
+            self._retired.add(child)
+            child.close()
+            # A thread that a handler has left may keep it.
+            asyncio.get_running_loop().call_later(_EXIT_S, child.kill)
+        else:
+            self._idle.append(child)
         self._listener.seats_changed()
+
+    def _outlived(self, child: ParentEnd) -> str:
+        """Return why *child* is to be retired; nothing if it may go on."""
+        tasks_max, memory_bytes_max = self._upbringing.tasks_max, self._upbringing.memory_bytes_max
+        if tasks_max is not None and child.runs >= tasks_max:
+            return f"has run {child.runs} tasks"
+        if memory_bytes_max is not None and child.memory_bytes > memory_bytes_max:
+            return (
+                f"holds {child.memory_bytes / _MIB:.1f} MiB after {child.runs} tasks, over {memory_bytes_max / _MIB:g}"
+            )
+        return ""
 
     async def _keep_seat(self, first: "asyncio.Future[None]") -> None:
         """Have a child in one seat for as long as the pool runs; *first* is done once there was one, or cannot be."""
@@ -187,7 +220,9 @@ class ProcessPool:
             text = f"process {child.process.pid}, which ran the task, ended: {how}"
             self._listener.finished(work, process_died(text) if work.stop is None else stopped(work))
         self._listener.seats_changed()
-        if not self._stopping.is_set():
+        if child in self._retired:
+            self._retired.remove(child)
+        elif not self._stopping.is_set():
             _log.warning("child process %d ended (%s); another takes its place", child.process.pid, how)
 
     async def _spawn(self) -> ParentEnd:
@@ -195,7 +230,7 @@ class ProcessPool:
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-c", _BOOTSTRAP, _ROOT, self._app, stdin=theirs.fileno()
+                    sys.executable, "-c", _BOOTSTRAP, _ROOT, self._upbringing.app, stdin=theirs.fileno()
                 )
             except BaseException as error:
                 ours.close()
@@ -207,9 +242,13 @@ class ProcessPool:
         await asyncio.get_running_loop().create_unix_connection(lambda: child, sock=ours)
         if self._stopping.is_set():
             child.close()
-        setup = Setup(self._app, self._worker, sys.path, logging.getLogger().getEffectiveLevel(), self._logs)
-        child.send(Kind.SETUP, 0, encode(setup))
+        child.send(Kind.SETUP, 0, encode(self._setup()))
         return child
+
+    def _setup(self) -> Setup:
+        app, logs, _, memory_bytes_max = self._upbringing
+        level = logging.getLogger().getEffectiveLevel()
+        return Setup(app, self._worker, sys.path, level, list(logs), memory_bytes_max is not None)
 
 
 class _Failure(NamedTuple):
