@@ -27,6 +27,7 @@ PUBLIC: dict[str, list[str]] = {
         "ResultTimeout",
         "Retry",
         "RetryPolicy",
+        "SoftTimeout",
         "Task",
         "TaskCancelled",
         "TaskContext",

@@ -21,7 +21,7 @@ from tq.core.version import __version__
 
 if TYPE_CHECKING:
     from tq.app.app import App
-    from tq.app.context import TaskContext, TaskContextFilter, current_task
+    from tq.app.context import SoftTimeout, TaskContext, TaskContextFilter, current_task
     from tq.app.declared import DeclaredTask
     from tq.app.handle import Handle
     from tq.app.handler import TaskHandler
@@ -60,6 +60,7 @@ _HOMES = {
     "ResultTimeout": "tq.client.errors",
     "Retry": "tq.core.outcome",
     "RetryPolicy": "tq.core.retry",
+    "SoftTimeout": "tq.app.context",
     "Task": "tq.core.task",
     "TaskCancelled": "tq.core.outcome",
     "TaskContext": "tq.app.context",
@@ -92,6 +93,7 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryPolicy",
+    "SoftTimeout",
     "Task",
     "TaskCancelled",
     "TaskContext",

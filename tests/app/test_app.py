@@ -218,3 +218,22 @@ def test_an_app_and_its_parts_show_what_they_are(app: App) -> None:
     assert repr(app) == "<App tq://127.0.0.1:1 with 1 tasks>"
     assert repr(send) == "<task 'mail.send' on queue 'mail'>"
     assert repr(app.handle("018f4e2c-0000-7000-8000-000000000000")).endswith("018f4e2c-0000-7000-8000-000000000000>")
+
+
+@pytest.mark.parametrize("soft_timeout", [0, -1, 30, 31.5, True, "10"])
+def test_a_soft_timeout_that_is_none_or_comes_too_late_is_refused(soft_timeout: Any) -> None:
+    app = App("memory:")
+
+    with pytest.raises(UsageError, match="soft_timeout must be above 0 and below the timeout of 30 seconds"):
+        app.task(name="work", timeout=30, soft_timeout=soft_timeout)(lambda: None)
+
+
+def test_a_soft_timeout_is_the_handlers_own_and_not_sent() -> None:
+    app = App("memory:")
+
+    task = app.task(name="work", timeout=30, soft_timeout=10)(lambda: None)
+
+    handler = app.registry.get("work")
+    assert handler is not None
+    assert handler.soft_timeout_s == 10
+    assert task.spec == TaskSpec("work", timeout_ms=30_000)

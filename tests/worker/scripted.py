@@ -37,6 +37,7 @@ from tq.protocol.messages import (
 )
 
 T = TypeVar("T", bound=msgspec.Struct)
+T_function = TypeVar("T_function", bound=Callable[..., object])
 
 LIMITS = Limits(1024 * 1024, 256 * 1024, 1_000, 2_000, 10_000)
 PATIENCE_S = 10.0
@@ -245,5 +246,15 @@ def registry(middleware: Iterable[Middleware] = (), /, **functions: Callable[...
     """A registry of tasks called as the keywords are."""
     made = Registry(middleware)
     for name, function in functions.items():
-        made.add(Handler(function, TaskSpec(name)))
+        made.add(Handler(function, TaskSpec(name), soft_timeout_s=getattr(function, "soft_timeout_s", None)))
     return made
+
+
+def soft(seconds: float) -> Callable[[T_function], T_function]:
+    """Give a function of a `registry` a soft timeout."""
+
+    def give(function: T_function) -> T_function:
+        function.soft_timeout_s = seconds  # type: ignore[attr-defined]
+        return function
+
+    return give

@@ -11,7 +11,8 @@ from typing import TypeVar
 import pytest
 
 from tests.worker.rig import Gate, running
-from tests.worker.scripted import LIMITS, record
+from tests.worker.scripted import LIMITS, record, soft
+from tq.app.context import SoftTimeout
 from tq.core.errors import InvalidArgument, Overloaded
 from tq.core.outcome import Retry, TaskFailure
 from tq.protocol.messages import Deliver, Hello, Release, Revoke, Settle, Settled, Started, Window
@@ -373,6 +374,32 @@ async def test_a_task_that_runs_longer_than_its_timeout_is_cancelled_and_fails()
 
         assert early == 0
         assert gate.cancelled == 1
+        assert rig.broker.failed[5, 0].failure.type == "TaskTimeout"
+
+
+async def test_one_that_has_run_for_its_soft_timeout_is_reminded_once_and_stopped_at_its_timeout() -> None:
+    reminders: list[str] = []
+
+    @soft(2)
+    async def work() -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except SoftTimeout:
+                reminders.append("soft")
+
+    async with running(work=work) as rig:
+        rig.broker.deliver(5, record("work", timeout_ms=5_000))
+        await rig.turns()
+        for seconds in (1.9, 0.2, 2.8):
+            rig.tick(seconds)
+            await rig.turns()
+            if seconds == 1.9:
+                assert reminders == []
+
+        assert reminders == ["soft"]
+        rig.tick(0.2)
+        await rig.broker.until(lambda: (5, 0) in rig.broker.failed)
         assert rig.broker.failed[5, 0].failure.type == "TaskTimeout"
 
 

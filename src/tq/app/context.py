@@ -6,6 +6,7 @@ where the handler runs; `current_task` reads it from anywhere below.
 Invariant: it is a context variable, so tasks that run side by side never see each other's.
 """
 
+import asyncio
 import logging
 import time
 from contextvars import ContextVar
@@ -14,6 +15,18 @@ import msgspec
 
 from tq.core.errors import UsageError
 from tq.core.ids import format_id
+
+
+class SoftTimeout(asyncio.CancelledError):
+    """Raised in a handler that has run for its ``soft_timeout``: it may put things in order until its ``timeout``.
+
+    Catch it by its name. As it is a cancellation to asyncio, a handler's own tasks, task
+    groups and time limits end as they would by one, and ``except Exception`` lets it through.
+    """
+
+    def __str__(self) -> str:
+        """Say so."""
+        return "it ran longer than its soft timeout"
 
 
 class TaskContext(msgspec.Struct, frozen=True, gc=False):

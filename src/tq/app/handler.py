@@ -44,6 +44,7 @@ class TaskHandler:
     result_ttl: ClassVar[float]
     max_losses: ClassVar[int]
     codec: ClassVar[str]
+    soft_timeout: ClassVar[float]
     reject_on: ClassVar[Exceptions]
 
     run: Callable[..., Any]

@@ -39,6 +39,8 @@ class Declaration(Options, total=False):
     """By which workers know the task; ``module.function`` by default, see `tq.app.naming`."""
     codec: str
     """How arguments and result are encoded: ``msgpack`` (the default) or ``json``."""
+    soft_timeout: float
+    """After how many seconds `SoftTimeout` is raised in the handler; never by default."""
     reject_on: "Exceptions"
     """Exceptions after which the task is not tried again but goes to the dead letter."""
 
@@ -104,3 +106,20 @@ def check_exceptions(task: str, reject_on: Any) -> Exceptions:
     ):
         return reject_on
     raise UsageError(f"task {task!r}: reject_on is a tuple of exception types, as (ValueError,); got {reject_on!r}")
+
+
+def check_soft_timeout(spec: TaskSpec, soft_timeout: Any) -> float | None:
+    """Return *soft_timeout*, in seconds, if it is what `Declaration` says.
+
+    Raises:
+        UsageError: It is no number above 0 and below the task's timeout, which ends what it would warn.
+    """
+    if soft_timeout is None:
+        return None
+    timeout = spec.timeout_ms / 1_000
+    if isinstance(soft_timeout, int | float) and not isinstance(soft_timeout, bool) and 0 < soft_timeout < timeout:
+        return float(soft_timeout)
+    raise UsageError(
+        f"task {spec.name!r}: soft_timeout must be above 0 and below the timeout of {timeout:g} seconds; "
+        f"got {soft_timeout!r}"
+    )

@@ -20,21 +20,24 @@ class Handler:
     """The code of one task, and how its arguments and its result travel.
 
     ``function`` is what a worker calls, and awaits if ``is_async``; an exception of a
-    type in ``reject_on`` means that trying again is of no use.
+    type in ``reject_on`` means that trying again is of no use; after ``soft_timeout_s``
+    `SoftTimeout` is raised in it.
     """
 
-    __slots__ = ("_calls", "_signature", "function", "is_async", "reject_on", "spec")
+    __slots__ = ("_calls", "_signature", "function", "is_async", "reject_on", "soft_timeout_s", "spec")
 
     def __init__(
         self,
         function: Callable[..., Any],
         spec: TaskSpec,
         reject_on: tuple[type[BaseException], ...] = (),
+        soft_timeout_s: float | None = None,
     ) -> None:
         self.function = function
         self.spec = spec
         self.is_async = inspect.iscoroutinefunction(function)
         self.reject_on = reject_on
+        self.soft_timeout_s = soft_timeout_s
         # Both are made at the first use: an annotation may name what is defined further down its module.
         self._signature: Signature | None = None
         self._calls: dict[str, CallCodec] = {}

@@ -102,6 +102,10 @@ class SimulatedProcess(asyncio.Protocol):
                     if self._work is not None and self._work.index == frame.correlation and self._running is not None:
                         self._work.stop = decode_stop(frame.body)
                         self._running.cancel()
+                case Kind.REMIND:
+                    if self._work is not None and self._work.index == frame.correlation and self._running is not None:
+                        self._work.soft_is_due = True
+                        self._running.cancel()
                 case Kind.READY | Kind.BROKEN | Kind.STARTED | Kind.OUTCOME:
                     raise AssertionError("a parent sends no such frame")
 

@@ -52,6 +52,7 @@ class Plan:
         "keeps_result",
         "name",
         "reject_on",
+        "soft_timeout_s",
         "spec",
         "timeout_s",
     )
@@ -64,6 +65,7 @@ class Plan:
         self.timeout_s = spec.timeout_ms / 1_000
         self.is_known = handler is not None
         self.is_proven = False
+        self.soft_timeout_s = None if handler is None else handler.soft_timeout_s
         if handler is not None:
             self.function = handler.function
             self.is_async = handler.is_async
@@ -114,7 +116,8 @@ class Assignment(msgspec.Struct, eq=False):
     ``run_by`` belongs to the pool that runs it.  ``marked``: the broker was told that it
     has started.  ``has_begun`` is false while its pool waits to hear that it runs: it may come
     back as if it had never been given.  ``stop``: why it is being stopped, if it is; ``give_up_at``: when it is
-    abandoned if it has not ended by then.
+    abandoned if it has not ended by then.  ``soft_is_told``: its pool was asked to raise
+    `SoftTimeout` in it; ``soft_is_due``: that is still to be raised.
     """
 
     token: int
@@ -128,4 +131,6 @@ class Assignment(msgspec.Struct, eq=False):
     has_begun: bool = True
     stop: Stop | None = None
     give_up_at: float = 0.0
+    soft_is_told: bool = False
+    soft_is_due: bool = False
     run_by: object = None

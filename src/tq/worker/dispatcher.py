@@ -212,6 +212,8 @@ class Dispatcher:
             if work.stop is None:
                 if now >= work.started_at + work.plan.timeout_s:
                     self._stop(work, Stop.TIMEOUT)
+                elif not work.soft_is_told and now >= work.started_at + (work.plan.soft_timeout_s or math.inf):
+                    work.soft_is_told = self._pool.remind(work)
             elif now >= work.give_up_at:
                 self._abandon(work)
         if self._is_adaptive and self._link.is_open and self._is_held_up(now):

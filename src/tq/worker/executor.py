@@ -11,6 +11,7 @@ How an attempt ends, and what becomes of it:
     cannot be called with these arguments       failed for good: InvalidArguments
     returns what cannot be encoded              failed for good: NotSerializable
     returns more than the broker takes          failed for good: PayloadTooLarge
+    runs longer than its soft timeout           may go on; if it does not catch it, failed: SoftTimeout
     runs longer than its timeout                failed: TaskTimeout
     is still running when its worker must go    failed: WorkerStopped, tried again at once
     raises SystemExit or KeyboardInterrupt      failed, and the worker lives on
@@ -33,7 +34,7 @@ from typing import Any
 
 import msgspec
 
-from tq.app.context import TaskContext, enter
+from tq.app.context import SoftTimeout, TaskContext, enter
 from tq.app.registry import Registry
 from tq.core.errors import NotSerializable, UsageError
 from tq.core.outcome import (
@@ -50,6 +51,7 @@ from tq.core.task import PAYLOAD_BYTES_DEFAULT_MAX, TaskSpec
 from tq.core.times import milliseconds
 from tq.worker.assignment import Assignment, Delivered, Failed, Outcome, Plan, Stop
 from tq.worker.middleware import Chain
+from tq.worker.soft import softly
 
 # Distinct specs are few; a program that makes them up (a priority for each call) must not fill the memory.
 _PLANS_MAX = 10_000
@@ -95,7 +97,8 @@ class Executor:
         try:
             if chain is not None:
                 chain.before(context)
-            value = await plan.function(*args, **kwargs)  # 3. call
+            coroutine = plan.function(*args, **kwargs)
+            value = await (coroutine if plan.soft_timeout_s is None else softly(coroutine, work))  # 3. call
         except BaseException as error:  # noqa: BLE001  # the boundary of a task
             outcome = self._raised(work, error)
         else:
@@ -122,7 +125,7 @@ class Executor:
                 chain.before(context)
             value = plan.function(*args, **kwargs)
             if plan.is_async:
-                value = drive(value)
+                value = drive(value if plan.soft_timeout_s is None else softly(value, work))
         except BaseException as error:  # noqa: BLE001  # the boundary of a task
             outcome = self._raised(work, error)
         else:
@@ -182,6 +185,8 @@ class Executor:
         try:
             is_retry = isinstance(error, Retry)
             rejected = isinstance(error, (Reject, *work.plan.reject_on))
+            if isinstance(error, SoftTimeout):
+                failure = reminded(work, failure.traceback).failure
         except BaseException:  # noqa: BLE001  # code of the exception's class: what is no sort of anything is a failure
             is_retry = rejected = False
         # Looked at last: the interruption of a stop may have come in any step above.
@@ -204,6 +209,12 @@ def stopped(work: Assignment, trace: str = "") -> Failed:
     return Failed(TaskFailure("TaskTimeout", text, trace))
 
 
+def reminded(work: Assignment, trace: str = "") -> Failed:
+    """Return the failure of a task that let the `SoftTimeout` raised in it go on; *trace* tells where it was."""
+    text = f"it ran longer than its soft timeout of {work.plan.soft_timeout_s or 0:g} s"
+    return Failed(TaskFailure(SoftTimeout.__name__, text, trace))
+
+
 def process_died(text: str) -> Failed:
     """Return the failure of a task whose process ended under it; *text* says how."""
     return Failed(TaskFailure("WorkerProcessDied", text))
@@ -224,6 +235,8 @@ def _final(work: Assignment, error: BaseException, expected: type[Exception], ki
     """
     if work.stop is not None:
         return stopped(work)
+    if isinstance(error, SoftTimeout):
+        return reminded(work)
     if isinstance(error, expected):
         return Failed(TaskFailure(kind, _text_of(_message, error)), reject=True)
     text = f"task {work.plan.name!r}: {what}: {_text_of(_name, error)}: {_text_of(_message, error)}"

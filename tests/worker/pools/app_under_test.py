@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from tq.app.app import App
-from tq.app.context import TaskContext, current_task
+from tq.app.context import SoftTimeout, TaskContext, current_task
 from tq.app.middleware import Middleware
 
 
@@ -76,6 +76,27 @@ def sleep(path: str) -> None:
 async def wait(path: str) -> None:
     _say(path, "started")
     await asyncio.sleep(60)
+
+
+@app.task(name="tidy", soft_timeout=1)
+def tidy(path: str) -> str:
+    """Sleep in one long system call until it is reminded."""
+    _say(path, "started")
+    try:
+        time.sleep(60)
+    except SoftTimeout:
+        return "in order"
+    return "late"
+
+
+@app.task(name="tidy_later", soft_timeout=1)
+async def tidy_later(path: str) -> str:
+    _say(path, "started")
+    try:
+        await asyncio.sleep(60)
+    except SoftTimeout:
+        return "in order"
+    return "late"
 
 
 @app.task(name="spin")

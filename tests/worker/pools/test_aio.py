@@ -6,7 +6,8 @@ import msgspec
 
 from tests.worker.pools.ends import Ends, running
 from tests.worker.rig import Gate
-from tests.worker.scripted import registry
+from tests.worker.scripted import registry, soft
+from tq.app.context import SoftTimeout
 from tq.worker.assignment import Failed, Stop
 from tq.worker.executor import Executor
 from tq.worker.pools.aio import AsyncPool
@@ -85,3 +86,54 @@ async def test_one_cancelled_before_its_first_step_ends_too() -> None:
     assert outcome.failure.type == "WorkerStopped"
     assert gate.entered == 0
     assert len(ends.outcomes) == 1
+
+
+async def test_a_coroutine_is_reminded_where_it_awaits_and_may_go_on() -> None:
+    ends, inside = Ends(), asyncio.Event()
+
+    @soft(1)
+    async def work() -> str:
+        try:
+            inside.set()
+            await asyncio.sleep(60)
+        except SoftTimeout:
+            await asyncio.sleep(0)
+            return "in order"
+        return "late"
+
+    executor = Executor(registry(work=work), "w")
+    pool = AsyncPool(executor, 1)
+    await pool.start(ends)
+    assignment = running(executor, "work")
+    pool.run(assignment)
+    await inside.wait()
+
+    assert pool.remind(assignment)
+    outcome = await ends.of(assignment)
+    await pool.stop()
+
+    assert outcome == msgspec.msgpack.encode("in order")
+
+
+async def test_a_coroutine_that_is_reminded_before_its_first_step_hears_of_it() -> None:
+    ends = Ends()
+
+    @soft(1)
+    async def work() -> None:
+        await asyncio.sleep(60)
+
+    executor = Executor(registry(work=work), "w")
+    pool = AsyncPool(executor, 1)
+    await pool.start(ends)
+    assignment = running(executor, "work")
+
+    pool.run(assignment)
+    assert pool.remind(assignment)
+    outcome = await ends.of(assignment)
+    await pool.stop()
+
+    assert isinstance(outcome, Failed)
+    assert (outcome.failure.type, outcome.failure.message) == (
+        "SoftTimeout", "it ran longer than its soft timeout of 1 s",
+    )  # fmt: skip
+    assert "in work" in outcome.failure.traceback

@@ -171,6 +171,31 @@ async def test_a_handler_is_interrupted_where_it_stands_and_its_child_lives_on(n
         assert await it.result("pid") == before
 
 
+@pytest.mark.parametrize("name", ["tidy", "tidy_later"])
+async def test_a_handler_is_reminded_where_it_stands_and_may_go_on(name: str, tmp_path: Path) -> None:
+    async with pool() as it:
+        before = await it.result("pid")
+        work = it.run(name, str(tmp_path / "said"))
+        await said(tmp_path / "said", 1)
+
+        assert it.pool.remind(work)
+
+        assert await it.ends.of(work) == msgspec.msgpack.encode("in order")
+        assert await it.result("pid") == before
+
+
+async def test_a_reminder_that_a_handler_does_not_catch_fails_the_attempt(tmp_path: Path) -> None:
+    async with pool() as it:
+        work = it.run("sleep", str(tmp_path / "said"))
+        await said(tmp_path / "said", 1)
+
+        assert it.pool.remind(work)
+        outcome = await it.ends.of(work)
+
+        assert isinstance(outcome, Failed)
+        assert (outcome.failure.type, outcome.reject) == ("SoftTimeout", False)
+
+
 async def test_one_that_heeds_nothing_is_killed_after_two_seconds(tmp_path: Path) -> None:
     async with pool() as it:
         before = await it.result("pid")

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from tests.worker.pools.ends import Ends, running
-from tests.worker.scripted import registry
-from tq.worker.assignment import Assignment, Stage
+from tests.worker.scripted import registry, soft
+from tq.app.context import SoftTimeout
+from tq.worker.assignment import Assignment, Failed, Stage
 from tq.worker.executor import Executor
 from tq.worker.pools.threads import ThreadPool
 
@@ -174,3 +175,78 @@ async def test_a_handler_that_outlives_the_loop_ends_without_a_sound() -> None:
     await asyncio.to_thread(thread.join, 10)
 
     assert not thread.is_alive()
+
+
+async def until_inside(inside: threading.Event) -> None:
+    assert await asyncio.to_thread(inside.wait, 10)
+
+
+async def test_a_plain_handler_is_reminded_between_two_steps_and_may_go_on() -> None:
+    inside = threading.Event()
+
+    @soft(1)
+    def work() -> str:
+        try:
+            inside.set()
+            while True:
+                pass
+        except SoftTimeout:
+            return "in order"
+
+    async with pool(1, work=work, double=double) as it:
+        reminded = it.run("work")
+        await until_inside(inside)
+
+        assert it.pool.remind(reminded)
+
+        assert await it.result(reminded) == "in order"
+        assert await it.result(it.run("double", 4)) == 8
+
+
+async def test_an_asynchronous_handler_in_a_thread_is_reminded_too() -> None:
+    inside = threading.Event()
+
+    @soft(2)
+    async def work() -> None:
+        inside.set()
+        await asyncio.sleep(60)
+
+    async with pool(1, work=work, double_later=double_later) as it:
+        reminded = it.run("work")
+        await until_inside(inside)
+
+        assert it.pool.remind(reminded)
+        outcome = await it.ends.of(reminded)
+
+        assert isinstance(outcome, Failed)
+        assert (outcome.failure.type, outcome.failure.message) == (
+            "SoftTimeout", "it ran longer than its soft timeout of 2 s",
+        )  # fmt: skip
+        assert await it.result(it.run("double_later", 4)) == 8
+
+
+async def test_a_reminder_that_comes_too_late_reaches_nobody() -> None:
+    async with pool(1, double=double) as it:
+        ended = it.run("double", 4)
+        await it.result(ended)
+        thread = next(iter(it.pool._threads))
+
+        ended.run_by = thread
+        assert not it.pool.remind(ended)
+
+        assert [await it.result(it.run("double", number)) for number in range(100)] == [2 * n for n in range(100)]
+
+
+async def test_reminders_at_any_instant_hit_their_own_task_or_nobody() -> None:
+    @soft(1)
+    def work() -> int:
+        return sum(range(200))
+
+    async with pool(1, work=work, double=double) as it:
+        for _ in range(300):
+            raced = it.run("work")
+            while not (it.pool.remind(raced) or it.pool._outbox):
+                pass
+            outcome = await it.ends.of(raced)
+            assert isinstance(outcome, bytes) or outcome.failure.type == "SoftTimeout"  # type: ignore[union-attr]
+            assert await it.result(it.run("double", 4)) == 8

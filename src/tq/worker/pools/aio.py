@@ -40,6 +40,15 @@ class AsyncPool:
         else:
             self._threads.run(work)
 
+    def remind(self, work: Assignment) -> bool:
+        """Raise `SoftTimeout` where a coroutine awaits, or in a thread."""
+        if not isinstance(work.run_by, asyncio.Task):
+            return self._threads.remind(work)
+        work.soft_is_due = True
+        # Later: one cancelled before its first step would never hear of it.
+        self._loop.call_soon(work.run_by.cancel)
+        return True
+
     def interrupt(self, work: Assignment) -> float:
         """Cancel a coroutine; a thread cannot be ended."""
         if not isinstance(work.run_by, asyncio.Task):

@@ -19,11 +19,11 @@ import traceback
 from queue import SimpleQueue
 from types import FrameType
 
-from tq.app.context import TaskContextFilter
+from tq.app.context import SoftTimeout, TaskContextFilter
 from tq.app.registry import Registry
 from tq.protocol.frames import Frame, FrameReader, encode_frame
 from tq.worker.assignment import Assignment
-from tq.worker.executor import Executor, stopped
+from tq.worker.executor import Executor, reminded, stopped
 from tq.worker.pools.driver import Driver
 from tq.worker.pools.memory import resident_bytes
 from tq.worker.pools.pipe import Kind, Setup, decode_run, decode_setup, decode_stop, encode, ended
@@ -45,6 +45,7 @@ class Child:
         self._inbox: SimpleQueue[Frame | None] = SimpleQueue()
         self._is_alone = False
         self._work: Assignment | None = None
+        self._driver = Driver()
         self._main_thread = threading.get_ident()
 
     def serve(self) -> None:
@@ -70,7 +71,7 @@ class Child:
         if not setup.logs:
             _log_text(setup.log_level)
         executor = Executor(registry, setup.worker)
-        driver = Driver()
+        driver = self._driver
         self._tells_memory = setup.tells_memory
         self._send(Kind.READY, 0)
         while (frame := self._inbox.get()) is not None:
@@ -89,10 +90,10 @@ class Child:
         try:
             outcome = executor.run_blocking(work, driver)
             self._work = None
-        except TaskInterrupted:
+        except (TaskInterrupted, SoftTimeout):
             # It came when the handler had already returned.
             self._work = None
-            outcome = stopped(work)
+            outcome = reminded(work) if work.stop is None else stopped(work)
         self._send(
             Kind.OUTCOME, frame.correlation, encode(ended(outcome, resident_bytes() if self._tells_memory else 0))
         )
@@ -109,8 +110,8 @@ class Child:
         reader = FrameReader()
         while data := self._receive():
             for frame in reader.feed(data):
-                if frame.kind == Kind.STOP:
-                    self._stop(frame)
+                if frame.kind in (Kind.REMIND, Kind.STOP):
+                    self._tell(frame)
                 else:
                     self._inbox.put(frame)
         self._is_alone = True
@@ -124,17 +125,27 @@ class Child:
         except OSError:
             return b""
 
-    def _stop(self, frame: Frame) -> None:
+    def _tell(self, frame: Frame) -> None:
         work = self._work
         if work is not None and work.index == frame.correlation:
-            work.stop = decode_stop(frame.body)
+            if frame.kind == Kind.STOP:
+                work.stop = decode_stop(frame.body)
+            else:
+                work.soft_is_due = True
             # A real signal: it also wakes a handler that sleeps in a system call.
             signal.pthread_kill(self._main_thread, signal.SIGTERM)
 
     def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
         work = self._work
-        if work is not None and work.stop is not None:
+        if work is None:
+            return
+        if work.stop is not None:
             raise TaskInterrupted
+        if work.soft_is_due and not work.plan.is_async:
+            work.soft_is_due = False
+            raise SoftTimeout
+        if work.soft_is_due:
+            self._driver.cancel()
 
 
 def _import_app(setup: Setup) -> Registry:

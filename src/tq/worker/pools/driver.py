@@ -15,6 +15,7 @@ class Driver:
 
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
+        self._task: asyncio.Task[Any] | None = None
 
     def __call__(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run *coroutine* to its end, in a copy of the caller's context, and return its value.
@@ -26,7 +27,7 @@ class Driver:
         if self._runner is None:
             self._runner = asyncio.Runner()
         loop = self._runner.get_loop()
-        task = loop.create_task(coroutine)
+        self._task = task = loop.create_task(coroutine)
         try:
             return loop.run_until_complete(task)
         except (KeyboardInterrupt, SystemExit) as interruption:
@@ -41,6 +42,17 @@ class Driver:
             except asyncio.CancelledError as cancelled:
                 interruption.with_traceback(cancelled.__traceback__)
             raise interruption  # noqa: TRY201  # a bare raise would bring its first traceback back
+        finally:
+            self._task = None
+
+    def cancel(self) -> bool:
+        """Cancel the coroutine that runs; return False if there is none.  Any thread may call it, and a signal."""
+        task = self._task
+        if task is None:
+            return False
+        # On a task that has ended meanwhile it has no effect.
+        task.get_loop().call_soon_threadsafe(task.cancel)
+        return True
 
     def close(self) -> None:
         """End the loop; what still runs on it is cancelled."""

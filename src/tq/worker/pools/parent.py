@@ -56,6 +56,10 @@ class ParentEnd(asyncio.Protocol):
         self.runs += 1
         self.send(Kind.RUN, self.runs, encode(Run(work.task, result_bytes_max)))
 
+    def remind(self) -> None:
+        """Have it raise `SoftTimeout` in its task."""
+        self.send(Kind.REMIND, self.runs, b"")
+
     def interrupt(self, work: Assignment) -> None:
         """Have it interrupt *work*, and kill it if it has not heeded in time."""
         self.send(Kind.STOP, self.runs, encode(work.stop))
@@ -95,7 +99,7 @@ class ParentEnd(asyncio.Protocol):
                     text = f"a child process cannot import the app:\n\n{decode_text(frame.body).rstrip()}"
                     self.is_broken = True
                     self.ready.set_exception(ConfigError(text))
-                case Kind.SETUP | Kind.RUN | Kind.STOP:
+                case Kind.SETUP | Kind.RUN | Kind.REMIND | Kind.STOP:
                     raise AssertionError("a child sends no such frame")
 
     def connection_lost(self, error: Exception | None) -> None:

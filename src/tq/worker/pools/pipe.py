@@ -5,6 +5,7 @@
                                 <--  READY, or BROKEN: why the app cannot be imported
     RUN: a task                 -->
                                 <--  STARTED
+    REMIND (perhaps)            -->
     STOP: why (perhaps)         -->
                                 <--  OUTCOME
 
@@ -31,6 +32,7 @@ class Kind(IntEnum):
     STARTED = 5
     STOP = 6
     OUTCOME = 7
+    REMIND = 8
 
 
 class Setup(msgspec.Struct, frozen=True, array_like=True):

@@ -38,6 +38,9 @@ class Pool(Protocol):
     def run(self, work: Assignment) -> None:
         """Start *work*, at once: a seat is free."""
 
+    def remind(self, work: Assignment) -> bool:
+        """Raise `SoftTimeout` in the handler of running *work*, once; return False if it must be asked again later."""
+
     def interrupt(self, work: Assignment) -> float:
         """Try to end running *work*, as ``work.stop`` says; return the seconds it may take.
 

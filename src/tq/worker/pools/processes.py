@@ -104,6 +104,14 @@ class ProcessPool:
         """Give *work* to an idle child."""
         self._idle.pop().run(work, self._executor.result_bytes_max)
 
+    def remind(self, work: Assignment) -> bool:
+        """Raise `SoftTimeout` in the main thread of the child, by a signal, so that it wakes one that sleeps."""
+        child = work.run_by
+        if not isinstance(child, ParentEnd) or not child.has_begun:
+            return False
+        child.remind()
+        return True
+
     def interrupt(self, work: Assignment) -> float:
         """Interrupt the handler, and kill its process two seconds later."""
         child = work.run_by

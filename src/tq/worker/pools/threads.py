@@ -1,6 +1,8 @@
 """Handlers in threads: for ``def`` handlers, which would stop an event loop.
 
-A thread cannot be ended from outside.  One whose task is abandoned is retired: another
+A thread cannot be ended from outside, but an exception can be raised in it, between two
+steps of the interpreter: a soft timeout is, and waits for the end of a call in C (a sleep,
+a read, a query) until then.  One whose task is abandoned is retired: another
 takes its place, and it ends when its handler does.
 
 Invariant: the pool's own state belongs to the event loop; a thread touches only the
@@ -9,13 +11,15 @@ inbox, the outbox, and the assignment it runs.
 
 import asyncio
 import contextvars
+import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from tq.app.context import SoftTimeout
 from tq.worker.assignment import Assignment, Outcome, Stage
-from tq.worker.executor import Executor
+from tq.worker.executor import Executor, reminded
 from tq.worker.pools.driver import Driver
 from tq.worker.pools.pool import Listener
 
@@ -51,6 +55,11 @@ class ThreadPool:
             thread.start()
         self._inbox.put(work)
 
+    def remind(self, work: Assignment) -> bool:
+        """Raise `SoftTimeout` in the thread that runs *work*."""
+        thread = work.run_by
+        return isinstance(thread, _Thread) and thread.remind(work)
+
     def interrupt(self, work: Assignment) -> float:
         """Return 0: a thread cannot be ended."""
         # It may have ended already, unheard so far: the loop can have been busy for longer than its timeout.
@@ -76,7 +85,7 @@ class ThreadPool:
         self._threads.clear()
 
     def _serve(self, thread: "_Thread") -> None:
-        driver = Driver()
+        driver = thread.driver
         while (work := self._inbox.get()) is not None:
             if thread.is_retired:
                 # It was retired too late, when its handler had ended after all: this is for another thread.
@@ -85,10 +94,13 @@ class ThreadPool:
             work.run_by = thread
             outcome: Outcome = None
             if work.stage is Stage.RUNNING:
-                outcome = self._context.copy().run(self._executor.run_blocking, work, driver)
+                outcome = thread.call(work, self._run_in_context)
             if not self._post(work, outcome) or thread.is_retired:
                 break
         driver.close()
+
+    def _run_in_context(self, work: Assignment, driver: Driver) -> Outcome:
+        return self._context.copy().run(self._executor.run_blocking, work, driver)
 
     def _post(self, work: Assignment, outcome: Outcome) -> bool:
         """Bring an outcome to the loop, many with one wake-up; return False if the loop has ended."""
@@ -119,7 +131,46 @@ class _Thread(threading.Thread):
     def __init__(self, serve: Callable[["_Thread"], None]) -> None:
         super().__init__(name="tq-handler", daemon=True)
         self.is_retired = False
+        self.driver = Driver()
         self._serve = serve
+        self._lock = threading.Lock()
+        self._work: Assignment | None = None
 
     def run(self) -> None:
         self._serve(self)
+
+    def call(self, work: Assignment, run: Callable[[Assignment, Driver], Outcome]) -> Outcome:
+        """Run *work* by *run*, and let no exception that was meant for it reach what comes after it."""
+        try:
+            with self._lock:
+                self._work = work
+            outcome = run(work, self.driver)
+            with self._lock:
+                self._work = None
+        except SoftTimeout:
+            # It came when the handler had already returned.
+            outcome = reminded(work)
+        self._work = None
+        # Raised for this thread, and not yet in it.
+        _raise_in(self.ident, None)
+        return outcome
+
+    def remind(self, work: Assignment) -> bool:
+        """Raise `SoftTimeout` in the handler of *work*, if this thread runs it."""
+        with self._lock:
+            if self._work is not work:
+                return False
+            work.soft_is_due = True
+            if work.plan.is_async:
+                return self.driver.cancel()
+            _raise_in(self.ident, SoftTimeout)
+            return True
+
+
+def _raise_in(thread: int | None, kind: type[BaseException] | None) -> None:
+    """Raise an exception in another *thread*, or take it back if it has not been raised yet.
+
+    Source: PyThreadState_SetAsyncExc, Python/C API, "Initialization, Finalization, and Threads".
+    """
+    reference = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread or 0), reference)
