@@ -150,10 +150,11 @@ def test_a_process_that_a_handler_forked_does_not_hold_its_task_up(pools: dict[s
     assert fleet.bind(handlers.forks).enqueue().result(timeout=10) == "forked"
 
 
-@pytest.mark.parametrize("pool", ["async", "thread"])
-def test_a_hanging_handler_holds_up_no_other(pools: dict[str, Served], pool: str) -> None:
+# A thread keeps its seat: there are fewer that hang than seats, the cases above included.
+@pytest.mark.parametrize(("pool", "hanging"), [("async", 8), ("thread", 1)])
+def test_a_hanging_handler_holds_up_no_other(pools: dict[str, Served], pool: str, hanging: int) -> None:
     fleet, _ = pools[pool]
-    handles = fleet.bind(handlers.DEAF[pool]).enqueue_many([()] * 8)
+    handles = fleet.bind(handlers.DEAF[pool]).enqueue_many([()] * hanging)
 
     began = time.monotonic()
     assert fleet.bind(handlers.echo).enqueue("beside").result(timeout=20) == "beside"

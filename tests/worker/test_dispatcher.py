@@ -425,7 +425,10 @@ async def test_one_that_does_not_heed_its_cancellation_is_abandoned_and_its_slot
         assert rig.dispatcher.holdings.is_empty
 
 
-async def test_a_thread_that_runs_for_too_long_is_replaced() -> None:
+@pytest.mark.parametrize("prefetch", [None, 1])
+async def test_a_thread_that_runs_for_too_long_keeps_its_seat_and_what_waits_for_it_goes_back(
+    prefetch: int | None,
+) -> None:
     door = threading.Event()
 
     def hang() -> str:
@@ -435,17 +438,21 @@ async def test_a_thread_that_runs_for_too_long_is_replaced() -> None:
     def plain() -> int:
         return 1
 
-    async with running(hang=hang, plain=plain, concurrency=1, prefetch=1) as rig:
-        rig.broker.deliver(5, record("hang", timeout_ms=1_000), record("plain"))
+    async with running(hang=hang, plain=plain, concurrency=1, prefetch=prefetch) as rig:
+        rig.broker.deliver(5, record("hang", timeout_ms=50), record("plain"))
         await rig.turns()
 
-        rig.tick(1.0)
-        await rig.broker.until(lambda: (5, 1) in rig.broker.done)
+        rig.tick(0.05)
+        await rig.broker.until(lambda: (5, 0) in rig.broker.failed)
+        rig.tick(0.1)
+        await rig.broker.until(lambda: Release([(5, 1)]) in rig.broker.said)
+        closed = rig.broker.of(Window)[-1].tasks
         door.set()
-        await rig.turns()
+        await rig.broker.until(lambda: rig.broker.of(Window)[-1].tasks > 0)
 
         assert rig.broker.failed[5, 0].failure.type == "TaskTimeout"
-        assert rig.broker.done == {(5, 1): 1}
+        assert closed == 0
+        assert rig.broker.done == {}
 
 
 # ---------------------------------------------------------------------------------------------- lost leases

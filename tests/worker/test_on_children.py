@@ -10,6 +10,7 @@ from tq.protocol.messages import Release, Started, Window
 from tq.testing.loop import run_virtual
 from tq.testing.simulated_pool import ChildrenOf, SimulatedProcessPool
 from tq.worker.executor import Executor
+from tq.worker.worker import _until_queues_are_empty
 
 
 async def work(seconds: float) -> float:
@@ -124,3 +125,17 @@ def test_the_window_is_closed_while_there_is_no_child_and_opened_for_the_next() 
             await rig.broker.until(lambda: [window.tasks for window in rig.broker.of(Window)] == [1, 0, 1])
 
     run_virtual(main())
+
+
+def test_a_burst_does_not_end_while_a_child_is_being_replaced() -> None:
+    async def main() -> tuple[bool, bool]:
+        async with running(work=work, concurrency=1, pool=children()) as rig:
+            await without_children(rig)
+            burst = asyncio.create_task(_until_queues_are_empty(rig.dispatcher, rig.link))
+            for _ in range(5):
+                await rig.turns()
+            was_done = burst.done()
+            await burst
+            return was_done, rig.pool.seats == 1
+
+    assert run_virtual(main()) == (False, True)

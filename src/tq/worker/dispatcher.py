@@ -216,7 +216,9 @@ class Dispatcher:
                     work.soft_is_told = self._pool.remind(work)
             elif now >= work.give_up_at:
                 self._abandon(work)
-        if self._is_adaptive and self._link.is_open and self._is_held_up(now):
+        # However many a user wants held: where there are no seats at all, nobody knows for how long.
+        hands_back = self._is_adaptive or not self._prefetch.seats
+        if hands_back and self._link.is_open and self._is_held_up(now):
             self._prefetch.held_up(HELD_UP_S)
             # Whatever the difference: what is handed back below must not come straight back.
             self._prefetch.told = None
@@ -238,6 +240,11 @@ class Dispatcher:
         """Stop what still runs: its attempt fails, and is made again by another worker at once."""
         for work in list(self.holdings.running):
             self._stop(work, Stop.LEAVING)
+
+    @property
+    def lacks_seats(self) -> bool:
+        """Whether nothing can run until a child is ready; seats that are stuck are not waited for."""
+        return not (self._prefetch.seats or self._pool.stuck)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until *condition* holds; it is looked at after each turn."""
@@ -385,7 +392,7 @@ class Dispatcher:
         if work not in self.holdings.running:
             return  # it ended of itself while it was being stopped
         _log.error(
-            "task %s %s cannot be stopped (%s): it is left to itself, and its slot is used for others",
+            "task %s %s cannot be stopped (%s): its attempt is over, its handler is left to itself",
             work.plan.name,
             format_id(work.task.id),
             work.stop.value if work.stop else "",

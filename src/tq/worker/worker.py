@@ -124,6 +124,11 @@ class Worker:
             case _:
                 raise ConfigError(f"a pool is one of {', '.join(POOLS)}; got {pool!r}")
 
+    @property
+    def stuck(self) -> list[str]:
+        """The names of tasks that were given up and whose handlers still run; those in threads keep their seats."""
+        return self._pool.stuck
+
     def request_stop(self) -> None:
         """Leave: at first by finishing what runs, the second time at once.  Call it in the loop."""
         if not self._stopping.is_set():
@@ -237,7 +242,7 @@ async def _tick(pulse: Pulse, dispatcher: Dispatcher, link: Link) -> None:
 async def _until_queues_are_empty(dispatcher: Dispatcher, link: Link) -> None:
     quiet = 0
     while quiet < _QUIET_ANSWERS:
-        await dispatcher.until(lambda: link.is_open and dispatcher.holdings.is_empty)
+        await dispatcher.until(lambda: link.is_open and dispatcher.holdings.is_empty and not dispatcher.lacks_seats)
         # The broker answers after it has handed out what there is.
         deliveries = dispatcher.deliveries
         is_quiet = await link.ask(Ping()) and dispatcher.deliveries == deliveries

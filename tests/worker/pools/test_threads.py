@@ -1,4 +1,4 @@
-"""The thread pool: as many threads as run at a time, and one more for each that is given up."""
+"""The thread pool: as many threads as run at a time; one that is given up keeps its seat."""
 
 import asyncio
 import threading
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
+import pytest
 
 from tests.worker.pools.ends import Ends, running
 from tests.worker.scripted import registry, soft
@@ -89,7 +90,9 @@ async def test_tasks_at_the_same_time_have_a_thread_each() -> None:
         assert {await it.result(work) for work in works} == {0, 1, 2}
 
 
-async def test_the_thread_of_an_abandoned_task_is_replaced_and_its_late_end_is_dropped() -> None:
+async def test_the_thread_of_an_abandoned_task_keeps_its_seat_until_its_handler_returns(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     door, inside = threading.Event(), threading.Event()
 
     def hang() -> str:
@@ -97,23 +100,24 @@ async def test_the_thread_of_an_abandoned_task_is_replaced_and_its_late_end_is_d
         door.wait(10)
         return "late"
 
-    async with pool(1, hang=hang, double=double) as it:
+    async with pool(2, hang=hang, double=double) as it:
         hanging = it.run("hang")
         await asyncio.to_thread(inside.wait, 10)
-        stuck = hanging.run_by
 
         patience = it.pool.interrupt(hanging)
         it.pool.abandon(hanging)
+        stuck, seats = it.pool.stuck, it.pool.seats
         result = await it.result(it.run("double", 4))
         door.set()
-        assert isinstance(stuck, threading.Thread)
-        await asyncio.to_thread(stuck.join, 10)
+        await it.ends.until(lambda: it.pool.seats == 2)
         again = await it.result(it.run("double", 5))
 
-        assert patience == 0
+        assert (patience, stuck, seats) == (0, ["hang"], 1)
         assert (result, again) == (8, 10)
         assert [work.plan.name for work, _ in it.ends.outcomes] == ["double", "double"]
-        assert (it.pool._busy, len(it.pool._threads), it.pool._abandoned) == (0, 1, set())
+        assert (it.pool._busy, len(it.pool._threads), it.pool.stuck) == (0, 2, [])
+    assert "task hang" in caplog.text
+    assert "keeps 1 of 2 seats until the handler returns, 1 are left" in caplog.text
 
 
 async def test_a_task_that_ended_while_the_loop_was_busy_is_not_taken_for_one_that_hangs() -> None:

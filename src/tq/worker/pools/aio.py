@@ -20,10 +20,19 @@ class AsyncPool:
     """The pool for programs whose handlers are mostly ``async def``."""
 
     def __init__(self, executor: Executor, concurrency: int) -> None:
-        self.seats = concurrency
         self._executor = executor
         self._threads = ThreadPool(executor, concurrency)
         self._abandoned: set[asyncio.Task[None]] = set()
+
+    @property
+    def seats(self) -> int:
+        """How many coroutines and threads can run at once: a thread that is stuck keeps its seat."""
+        return self._threads.seats
+
+    @property
+    def stuck(self) -> list[str]:
+        """The names of the abandoned tasks whose handlers still run: in threads, or deaf to their cancellation."""
+        return sorted([*self._threads.stuck, *(task.get_name() for task in self._abandoned)])
 
     async def start(self, listener: Listener) -> None:
         """Make ready to run in the running loop; *listener* is told of each end."""

@@ -32,6 +32,10 @@ class Pool(Protocol):
     def seats(self) -> int:
         """How many assignments can run at once now, those that run included."""
 
+    @property
+    def stuck(self) -> list[str]:
+        """The names of the abandoned tasks whose handlers still run."""
+
     async def start(self, listener: Listener) -> None:
         """Make ready to run; *listener* is told of each end."""
 

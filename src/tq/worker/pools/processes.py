@@ -82,6 +82,11 @@ class ProcessPool:
         """How many children are there to run tasks; one that is being replaced is not."""
         return len(self._idle) + sum(child.work is not None for child in self._children)
 
+    @property
+    def stuck(self) -> list[str]:
+        """Nothing: a process can be killed."""
+        return []
+
     async def start(self, listener: Listener) -> None:
         """Start the children, and wait until they are ready; *listener* is told of each end.
 

@@ -2,8 +2,8 @@
 
 A thread cannot be ended from outside, but an exception can be raised in it, between two
 steps of the interpreter: a soft timeout is, and waits for the end of a call in C (a sleep,
-a read, a query) until then.  One whose task is abandoned is retired: another
-takes its place, and it ends when its handler does.
+a read, a query) until then.  One whose task is abandoned is stuck: it keeps its seat until
+its handler returns, so that there are never more threads than seats.
 
 Invariant: the pool's own state belongs to the event loop; a thread touches only the
 inbox, the outbox, and the assignment it runs.
@@ -12,16 +12,20 @@ inbox, the outbox, and the assignment it runs.
 import asyncio
 import contextvars
 import ctypes
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from tq.app.context import SoftTimeout
+from tq.core.ids import format_id
 from tq.worker.assignment import Assignment, Outcome, Stage
 from tq.worker.executor import Executor, reminded
 from tq.worker.pools.driver import Driver
 from tq.worker.pools.pool import Listener
+
+_log = logging.getLogger(__name__)
 
 # Threads are idle when the pool stops: this is for a machine that is very busy.
 _JOIN_S = 1.0
@@ -31,19 +35,29 @@ class ThreadPool:
     """Up to *concurrency* threads, started when they are first needed."""
 
     def __init__(self, executor: Executor, concurrency: int) -> None:
-        self.seats = concurrency
+        self._concurrency = concurrency
         self._executor = executor
         self._threads: set[_Thread] = set()
-        self._abandoned: set[Assignment] = set()
+        self._stuck: dict[Assignment, object] = {}
         self._busy = 0
         self._inbox: SimpleQueue[Assignment | None] = SimpleQueue()
         self._outbox: deque[tuple[Assignment, Outcome]] = deque()
         self._is_woken = False
 
+    @property
+    def seats(self) -> int:
+        """How many threads there may be, less those that are stuck."""
+        return self._concurrency - len(self._stuck)
+
+    @property
+    def stuck(self) -> list[str]:
+        """The names of the abandoned tasks whose handlers still run."""
+        return sorted(work.plan.name for work in self._stuck)
+
     async def start(self, listener: Listener) -> None:
         """Make ready to run; *listener* is told of each end, on the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._finished = listener.finished
+        self._listener = listener
         self._context = contextvars.copy_context()
 
     def run(self, work: Assignment) -> None:
@@ -67,35 +81,33 @@ class ThreadPool:
         return 0.0
 
     def abandon(self, work: Assignment) -> None:
-        """Retire the thread that runs *work*."""
-        thread = work.run_by
-        self._abandoned.add(work)
-        self._busy -= 1
-        # A thread that has not come to it yet will find it given up, and stays.
-        if isinstance(thread, _Thread):
-            thread.is_retired = True
-            self._threads.discard(thread)
+        """Leave *work* to its thread, which has no seat for others until its handler returns."""
+        self._stuck[work] = work.run_by
+        _log.warning(
+            "task %s %s: its thread cannot be ended; it keeps 1 of %d seats until the handler returns, %d are left",
+            work.plan.name,
+            format_id(work.task.id),
+            self._concurrency,
+            self.seats,
+        )
+        self._listener.seats_changed()
 
     async def stop(self) -> None:
-        """End the idle threads; those that were retired are daemons and end with the process."""
+        """End the idle threads; those that are stuck are daemons and end with the process."""
         for _ in self._threads:
             self._inbox.put(None)
-        for thread in self._threads:
+        for thread in self._threads.difference(self._stuck.values()):
             thread.join(_JOIN_S)
         self._threads.clear()
 
     def _serve(self, thread: "_Thread") -> None:
         driver = thread.driver
         while (work := self._inbox.get()) is not None:
-            if thread.is_retired:
-                # It was retired too late, when its handler had ended after all: this is for another thread.
-                self._inbox.put(work)
-                break
             work.run_by = thread
             outcome: Outcome = None
             if work.stage is Stage.RUNNING:
                 outcome = thread.call(work, self._run_in_context)
-            if not self._post(work, outcome) or thread.is_retired:
+            if not self._post(work, outcome):
                 break
         driver.close()
 
@@ -118,11 +130,17 @@ class ThreadPool:
         self._is_woken = False
         while self._outbox:
             work, outcome = self._outbox.popleft()
-            if work in self._abandoned:
-                self._abandoned.discard(work)
+            self._busy -= 1
+            if work in self._stuck:
+                del self._stuck[work]
+                _log.info(
+                    "task %s %s, which had been given up, has returned; its seat is free again",
+                    work.plan.name,
+                    format_id(work.task.id),
+                )
+                self._listener.seats_changed()
             else:
-                self._busy -= 1
-                self._finished(work, outcome)
+                self._listener.finished(work, outcome)
 
 
 class _Thread(threading.Thread):
@@ -130,7 +148,6 @@ class _Thread(threading.Thread):
 
     def __init__(self, serve: Callable[["_Thread"], None]) -> None:
         super().__init__(name="tq-handler", daemon=True)
-        self.is_retired = False
         self.driver = Driver()
         self._serve = serve
         self._lock = threading.Lock()
