@@ -416,9 +416,11 @@ async def test_one_that_does_not_heed_its_cancellation_is_abandoned_and_its_slot
         await gate.until(lambda gate: gate.cancelled == 1)
         rig.tick(5.0)
         await rig.broker.until(lambda: (5, 1) in rig.broker.done)
+        stuck = rig.pool.stuck
         gate.open()
         await rig.turns()
 
+        assert (stuck, rig.pool.stuck) == (["gate"], [])
         assert rig.broker.failed[5, 0].failure.type == "TaskTimeout"
         assert rig.broker.done == {(5, 1): 7}
         assert "cannot be stopped" in caplog.text
