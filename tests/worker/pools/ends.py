@@ -26,6 +26,7 @@ class Ends:
 
     def begun(self, work: Assignment) -> None:
         self.has_begun.append(work)
+        self._changed.set()
 
     def returned(self, work: Assignment) -> None:
         work.run_by = None

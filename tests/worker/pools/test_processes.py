@@ -177,6 +177,7 @@ async def test_a_handler_is_reminded_where_it_stands_and_may_go_on(name: str, tm
         before = await it.result("pid")
         work = it.run(name, str(tmp_path / "said"))
         await said(tmp_path / "said", 1)
+        await it.ends.until(lambda: work in it.ends.has_begun)
 
         assert it.pool.remind(work)
 
@@ -188,6 +189,7 @@ async def test_a_reminder_that_a_handler_does_not_catch_fails_the_attempt(tmp_pa
     async with pool() as it:
         work = it.run("sleep", str(tmp_path / "said"))
         await said(tmp_path / "said", 1)
+        await it.ends.until(lambda: work in it.ends.has_begun)
 
         assert it.pool.remind(work)
         outcome = await it.ends.of(work)
