@@ -9,7 +9,9 @@ from tests.fuzz.mutate import Mutator
 from tests.fuzz.run import main
 from tests.fuzz.service import attack_service
 from tests.fuzz.sides import attack_broker_end, attack_client_end
-from tq.broker.service import BrokerService
+from tq.broker.batch import Batch
+from tq.broker.sessions import Session
+from tq.broker.turns import Turns
 from tq.core.errors import RemoteProtocolError
 from tq.protocol import codec, connection, session
 from tq.protocol.frames import FrameReader
@@ -73,14 +75,14 @@ def test_a_reader_that_loses_a_byte_between_reads_is_found(monkeypatch: pytest.M
 
 
 async def test_a_request_that_stops_the_service_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = BrokerService._answer
+    answer = Turns._answer
 
-    def answer_but_one(self: BrokerService, session: object, request: connection.Request, now: int) -> bool:
+    def answer_but_one(self: Turns, session: Session, request: connection.Request, batch: Batch, now: int) -> bool:
         if request.kind is Type.GET and len(request.message.ids) == 0:  # type: ignore[attr-defined]
             raise ZeroDivisionError
-        return answer(self, session, request, now)  # type: ignore[arg-type]
+        return answer(self, session, request, batch, now)
 
-    monkeypatch.setattr(BrokerService, "_answer", answer_but_one)
+    monkeypatch.setattr(Turns, "_answer", answer_but_one)
 
     with pytest.raises(AssertionError, match="the service has stopped"):
         await attack_service(random.Random(1), 40_000)
