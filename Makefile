@@ -15,7 +15,7 @@ SERVE_APP ?= examples.stdlib_index:app
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test sim chaos fuzz soak bench run serve format clean
+.PHONY: help venv check test sim chaos fuzz soak bench depth run serve format clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ soak: $(STAMP) ## Load a real broker under accidents, and see what grows (ARGS="
 
 bench: $(STAMP) ## Measure rates and latencies beside the machine's floor and other queues
 	$(BIN)/python -m bench $(ARGS)
+
+depth: $(STAMP) ## Measure what ten million queued tasks cost, over many shapes (half an hour)
+	$(BIN)/python -m bench.depth $(ARGS)
 
 run: $(STAMP) ## Do the main job: index the Python standard library, one task a file
 	$(BIN)/python -m examples.stdlib_index $(ARGS)

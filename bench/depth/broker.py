@@ -1,0 +1,165 @@
+"""One broker on one data directory, over its restarts: what it holds, and how fast it goes.
+
+Invariant: no process that was started here outlives its ``with`` block.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench import environments
+from bench.systems.loads import FRAME_TASKS, FRAMES_IN_FLIGHT
+from tq.client import AsyncClient, QueueAction, TcpDialer
+from tq.core.task import Task
+from tq.protocol.messages import Stats
+from tq.testing.programs import Program, broker_url, start_broker, start_worker
+
+_POLL_S = 0.25
+_RESTORE_S_MAX = 120.0
+_MIB = 1 << 20
+
+
+class DeepBroker:
+    """A tq-broker with its defaults, and a client of it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._data = directory / "data"
+        self._program: Program | None = None
+        self._client: AsyncClient | None = None
+        self._url = ""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end(signal.SIGTERM)
+
+    @property
+    def client(self) -> AsyncClient:
+        """The client."""
+        assert self._client is not None, "the broker runs"
+        return self._client
+
+    async def start(self) -> float:
+        """Start it, and return the seconds until it has answered a first request."""
+        began = time.monotonic()
+        self._program = start_broker(
+            "--data", str(self._data), "--log-level", "warning", log=self._directory / "broker.log"
+        )
+        self._url = broker_url(self._program)
+        self._client = AsyncClient(TcpDialer.of(self._url), request_timeout_s=120.0)
+        await self._client.ping()
+        return time.monotonic() - began
+
+    async def restart(self) -> float:
+        """Kill it, start it again, and return the seconds that the start took."""
+        await self._end(signal.SIGKILL)
+        return await self.start()
+
+    async def restore_s(self) -> float:
+        """Stop it and start it again; return the seconds that an engine in a process of its own takes for the rows."""
+        await self._end(signal.SIGTERM)
+        command = [sys.executable, "-m", "bench.depth.restore", str(self._data)]
+        with Program.start(
+            command, log=self._directory / "restore.log", directory=environments.ROOT, environment=_environment()
+        ) as engine:
+            seconds = float(engine.read_line(_RESTORE_S_MAX))
+        await self.start()
+        return seconds
+
+    async def _end(self, number: signal.Signals) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+        if self._program is not None:
+            with self._program as program:
+                self._program = None
+                program.end(number)
+
+    # ------------------------------------------------------------------ rates
+
+    async def enqueue(self, tasks: Iterable[Task]) -> float:
+        """Enqueue *tasks* in frames, several at a time; return how many a second."""
+        remaining = iter(tasks)
+        count = 0
+
+        async def call() -> None:
+            nonlocal count
+            while frame := list(islice(remaining, FRAME_TASKS)):
+                count += len(await self.client.enqueue_many(frame))
+
+        began = time.monotonic()
+        await asyncio.gather(*(call() for _ in range(FRAMES_IN_FLIGHT)))
+        return count / (time.monotonic() - began)
+
+    async def drain(self, count: int, queues: Sequence[str], *, retries: bool = False) -> float:
+        """Let one worker process run *count* tasks; return how many a second, without its start and its end."""
+        started = await self._done(retries=retries)
+        words = ("-A", "bench.depth.tasks:app", "-Q", ",".join(queues), "--url", self._url)
+        with start_worker(*words, log=self._directory / "worker.log", environment=_environment()) as worker:
+            first = last = (time.monotonic(), started)
+            while last[1] - started < count:
+                await asyncio.sleep(_POLL_S)
+                worker.check()
+                last = (time.monotonic(), await self._done(retries=retries))
+                if first[1] == started and last[1] > started:
+                    first = last
+            worker.stop()
+        took = last[0] - first[0]
+        return (last[1] - first[1]) / took if took else (last[1] - started) / _POLL_S
+
+    async def _done(self, *, retries: bool) -> int:
+        stats = await self.stats()
+        return stats.scheduled if retries else stats.completed_total
+
+    async def purge(self, queues: Sequence[str]) -> None:
+        """Drop what waits."""
+        for name in queues:
+            await self.client.control_queue(name, QueueAction.PURGE)
+
+    async def stats(self) -> Stats:
+        """Return the broker's figures."""
+        return await self.client.stats()
+
+    # ------------------------------------------------------------------ room
+
+    async def rss_mib(self) -> float:
+        """Return what it has in memory."""
+        return (await self.stats()).rss_bytes / _MIB
+
+    def disk_mib(self) -> float:
+        """Return what its data directory takes."""
+        total = 0
+        for folder, _, files in os.walk(self._data):
+            for name in files:
+                try:
+                    total += (Path(folder) / name).stat().st_blocks * 512
+                except FileNotFoundError:
+                    continue  # compacted away meanwhile
+        return total / _MIB
+
+    async def reclaimed_s(self, target_mib: float, seconds_max: float) -> float | None:
+        """Return the seconds until its data takes at most *target_mib*; None if that takes too long."""
+        began = time.monotonic()
+        while self.disk_mib() > target_mib:
+            if time.monotonic() - began > seconds_max:
+                return None
+            await asyncio.sleep(_POLL_S)
+        return time.monotonic() - began
+
+
+def _environment() -> dict[str, str]:
+    """Return the caller's environment, with the repository's root among what is imported from."""
+    paths = [str(environments.ROOT), *(path for path in [os.environ.get("PYTHONPATH")] if path)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -1,0 +1,104 @@
+"""What one shape costs: rates, memory and restarts of a deep broker beside those of an empty one."""
+
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from bench.depth.broker import DeepBroker
+from bench.depth.shapes import KEPT_S, Shape
+
+# So many tasks measure a rate.
+RATE_TASKS = 200_000
+# Of the disk that deep rows took, so much may be left after a purge or their expiry.
+LEFT = 0.1
+RECLAIM_S_MAX = 300.0
+
+
+class Depth(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of one shape; rates in tasks a second, rooms in MiB, times in seconds.
+
+    ``restart_s``: from the start of the process, after a kill, to its first answer.
+    ``restore_s``: the part of it in which the engine takes up the rows.  ``reclaimed_s``:
+    from the purge, or the expiry of the last result, until the disk holds a tenth; None if it never did.
+    """
+
+    shape: str
+    tasks: int
+    enqueue_empty: float
+    enqueue_deep: float
+    drain_empty: float
+    drain_deep: float
+    rss_empty_mib: float
+    rss_deep_mib: float
+    restart_empty_s: float
+    restart_deep_s: float
+    restore_s: float
+    disk_deep_mib: float
+    disk_left_mib: float
+    reclaimed_s: float | None
+
+
+async def measure(
+    shape: Shape, count: int, rate_tasks: int = RATE_TASKS, reclaim_s_max: float = RECLAIM_S_MAX
+) -> Depth:
+    """Measure *shape* with *count* tasks that fill the broker.
+
+    Raises:
+        ProgramError: A broker or a worker failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="tq-depth-") as name:
+        async with DeepBroker(Path(name)) as broker:
+            return await _measure(broker, shape, count, rate_tasks, reclaim_s_max)
+
+
+async def _measure(broker: DeepBroker, shape: Shape, count: int, rate_tasks: int, reclaim_s_max: float) -> Depth:
+    _say(shape, "empty")
+    enqueue_empty = await broker.enqueue(shape.tasks(rate_tasks))
+    drain_empty = await broker.drain(rate_tasks, shape.names)
+    rss_empty = await broker.rss_mib()
+    restart_empty = await broker.restart()
+
+    _say(shape, f"{count:,} tasks")
+    await broker.enqueue(shape.filling(count))
+    if shape.holds != "queue":
+        await broker.drain(count, shape.names, retries=shape.holds == "retry")
+    filled_at = time.monotonic()
+    disk_deep = broker.disk_mib()
+
+    _say(shape, "deep")
+    enqueue_deep = await broker.enqueue(shape.tasks(rate_tasks))
+    drain_deep = await broker.drain(rate_tasks, shape.names)
+    rss_deep = await broker.rss_mib()
+    restart_deep = await broker.restart()
+    restore = await broker.restore_s()
+
+    _say(shape, "the disk")
+    if shape.holds == "result":
+        await asyncio.sleep(max(0.0, filled_at + KEPT_S - time.monotonic()))
+    else:
+        await broker.purge(shape.names)
+    reclaimed = await broker.reclaimed_s(LEFT * disk_deep, reclaim_s_max)
+    return Depth(
+        shape=shape.title,
+        tasks=count,
+        enqueue_empty=enqueue_empty,
+        enqueue_deep=enqueue_deep,
+        drain_empty=drain_empty,
+        drain_deep=drain_deep,
+        rss_empty_mib=rss_empty,
+        rss_deep_mib=rss_deep,
+        restart_empty_s=restart_empty,
+        restart_deep_s=restart_deep,
+        restore_s=restore,
+        disk_deep_mib=disk_deep,
+        disk_left_mib=broker.disk_mib(),
+        reclaimed_s=reclaimed,
+    )
+
+
+def _say(shape: Shape, what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {shape.title}: {what}", file=sys.stderr, flush=True)

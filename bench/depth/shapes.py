@@ -1,0 +1,57 @@
+"""The shapes: how the tasks of a deep broker lie."""
+
+from collections.abc import Iterator
+from itertools import cycle, islice, repeat
+from typing import NamedTuple
+
+from bench.depth.tasks import LATER, task
+from bench.systems.loads import FRAME_TASKS
+from tq.core.task import Task
+
+# Results of a run are looked at, then they expire.
+KEPT_S = 240.0
+
+
+class Shape(NamedTuple):
+    """So many ``queues`` and ``priorities``, among which the tasks are spread evenly, a frame to each in turn.
+
+    What fills the broker is ``holds``: tasks that wait in their ``queue``, wait for a ``retry``, or whose
+    ``result`` is kept.
+    """
+
+    title: str
+    queues: int = 1
+    priorities: int = 1
+    holds: str = "queue"
+
+    @property
+    def names(self) -> list[str]:
+        """The queues."""
+        return [f"q{number}" for number in range(self.queues)]
+
+    def tasks(self, count: int) -> Iterator[Task]:
+        """Yield *count* tasks that do nothing, in the shape."""
+        ways = [
+            task(queue=name, priority=priority) for priority in range(256 - self.priorities, 256) for name in self.names
+        ]
+        return islice((each for way in cycle(ways) for each in repeat(way, FRAME_TASKS)), count)
+
+    def filling(self, count: int) -> Iterator[Task]:
+        """Yield the *count* tasks that fill the broker."""
+        match self.holds:
+            case "retry":
+                return repeat(task(LATER, queue=self.names[0]), count)
+            case "result":
+                return repeat(task(queue=self.names[0], keep_s=KEPT_S), count)
+            case _:
+                return self.tasks(count)
+
+
+SHAPES = {
+    "one": Shape("1 queue"),
+    "hundred": Shape("100 queues", queues=100),
+    "many": Shape("10,000 queues", queues=10_000),
+    "priorities": Shape("256 priorities", priorities=256),
+    "retries": Shape("waiting retries", holds="retry"),
+    "results": Shape("kept results", holds="result"),
+}
