@@ -11,7 +11,7 @@ from tq.core.times import HOUR, MINUTE, Timestamp
 from tq.engine import commands as c, rows as r
 from tq.engine.changes import CHANGE_BYTES_MAX
 from tq.engine.engine import EngineSettings
-from tq.engine.enqueue import FRAME_BYTES, SPEC_BYTES, TASK_BYTES, TASKS_MAX
+from tq.engine.enqueue import FRAME_BYTES, SPEC_BYTES, SPECS_MAX, TASK_BYTES, TASKS_MAX
 from tq.engine.queues import NAMES_MAX
 
 
@@ -313,3 +313,23 @@ def test_seqs_follow_the_order_of_the_frame() -> None:
 
     assert ready_seqs(driver.rows) == list(range(1, 8))
     assert [view.id for view in listed][:5] == ids
+
+
+def test_a_spec_that_was_refused_once_is_refused_again() -> None:
+    driver = Driver(settings=EngineSettings(queues_max=1))
+    driver.enqueue(queue="q")
+
+    for spec, error in ((a_spec(queue="other"), TooManyQueues), (a_spec(priority=256), InvalidArgument)) * 2:
+        with pytest.raises(error):
+            driver.do(driver.frame(1, spec=spec))
+
+
+def test_a_spec_is_checked_again_after_so_many_others_and_means_the_same() -> None:
+    driver = Driver(checked=False)
+    specs = [a_spec(timeout_ms=number + 1) for number in range(SPECS_MAX + 2)]
+
+    for spec in [*specs, specs[0]]:
+        driver.do(driver.frame(1, spec=spec))
+
+    records = [r.decode_record(value) for value in driver.rows.of(r.READY).values()]
+    assert [record.spec for record in records] == [*specs, specs[0]]

@@ -122,15 +122,12 @@ class Session(asyncio.Protocol):
             self.void()
             self._host.arrived(self)
             return
-        size = 0
-        if frames:
-            size = sum(frame.size for frame in frames)
-            self.inbox.extend(frames)
-            self.inbox_bytes += size
         partial = self.conn.pending_bytes
-        more = size + partial - self._partial_bytes
+        self._host.pressure.buffer(len(data))
+        if frames:
+            self.inbox.extend(frames)
+            self.inbox_bytes += len(data) + self._partial_bytes - partial
         self._partial_bytes = partial
-        self._host.pressure.buffer(more)
         self._hold_back()
         if frames:
             self._host.arrived(self)
@@ -157,8 +154,9 @@ class Session(asyncio.Protocol):
     def take(self) -> Frame:
         """Return the next frame of the inbox."""
         frame = self.inbox.popleft()
-        self.inbox_bytes -= frame.size
-        self._host.pressure.unbuffer(frame.size)
+        size = frame.size
+        self.inbox_bytes -= size
+        self._host.pressure.unbuffer(size)
         if self._reading_paused:
             self._read_again()
         return frame

@@ -17,7 +17,7 @@ from tq.broker.requests import ANSWERS, Answering, Unfinished
 from tq.broker.sessions import Session
 from tq.broker.sources import Log
 from tq.core.errors import BrokerError, RemoteProtocolError
-from tq.protocol.connection import Request
+from tq.protocol.connection import Request, ServerConnection
 from tq.protocol.messages import Role, Type
 from tq.protocol.states import ConnectionState
 
@@ -98,7 +98,7 @@ class Turns:
             session = self._waiting.popleft()
             session.queued = False
             self._serve_one(session, batch, now, until)
-            if self._monotonic() >= until:
+            if self._waiting and self._monotonic() >= until:
                 break
 
     def _serve_one(self, session: Session, batch: Batch, now: int, until: float | None) -> None:
@@ -110,23 +110,22 @@ class Turns:
             return
         served = 0
         bytes_max = session.inbox_bytes if until is None else TURN_BYTES
-        is_done = True
+        is_done = is_first = True
         if session.unfinished is not None:
             request, session.unfinished = session.unfinished, None
-            is_done = self._answer(session, request, batch, now)
+            is_done, is_first = self._answer(session, request, batch, now), False
         conn = session.conn
         while is_done and session.inbox and served < bytes_max and session.may_speak:
-            if batch.full and conn.role is not Role.KEEPER:
+            # For the first, `serve` has looked.
+            if not is_first and self._is_over(batch, conn, until):
                 break
-            if served and until is not None and self._monotonic() >= until:
-                break
-            frame = session.take()
-            served += frame.size
+            is_first = False
             try:
-                request = conn.decode(frame)
+                request = conn.decode(session.take())
             except RemoteProtocolError as violation:
                 session.violation = violation
                 break
+            served += request.size
             is_done = self._answer(session, request, batch, now)
             if conn.state is ConnectionState.CLOSING:
                 batch.closing.append(session)
@@ -141,6 +140,12 @@ class Turns:
             self._forget(session)
         elif session.inbox and session.may_speak:
             self.add(session)
+
+    def _is_over(self, batch: Batch, conn: ServerConnection, until: float | None) -> bool:
+        """Whether a turn ends here: the batch is full, or the time is over."""
+        if batch.full and conn.role is not Role.KEEPER:
+            return True
+        return until is not None and self._monotonic() >= until
 
     def _answer(self, session: Session, request: Request, batch: Batch, now: int) -> bool:
         """Answer *request*; False if the batch has no room for all of it, and the rest is for the next."""

@@ -42,6 +42,8 @@ TASK_BYTES = 128
 SPEC_BYTES = 192
 # The answer, and the numbers that a batch writes now and then.
 FRAME_BYTES = 256
+# Programs reuse a handful of specs; one that makes a new one for each task must not fill the memory with them.
+SPECS_MAX = 4_096
 # How far ahead of the broker's clock a frame id may be: the client corrected its clock by the Welcome.
 _AHEAD_MS_MAX = 10 * MINUTE
 
@@ -63,6 +65,8 @@ class Enqueuer:
         self._queues = queues
         self._payload_bytes_max = payload_bytes_max
         self._frame_memory_ms = frame_memory_ms
+        # Specs that have been checked and have their place, as rows hold them.
+        self._known: dict[TaskSpec, bytes] = {}
 
     def apply(self, command: Enqueue, now: int, changes: Changes) -> list[tuple[int, str, str]]:
         """Enqueue the tasks of a frame; returns those refused, as (index, code, text).
@@ -94,13 +98,7 @@ class Enqueuer:
         tasks = command.tasks
         if len(tasks) > TASKS_MAX or len(command.specs) > TASKS_MAX:
             raise BatchTooLarge(f"{TASKS_MAX} tasks a frame at most; got {len(tasks)} of {len(command.specs)} specs")
-        for spec in command.specs:
-            try:
-                spec.check()
-            except ValueError as error:
-                raise InvalidArgument(str(error)) from None
-        self._queues.check_room(command.specs)
-        specs = [encode_spec(spec) for spec in command.specs]
+        specs = self._check_specs(command.specs)
         sizes = [len(spec) + TASK_BYTES for spec in specs]
         spec_count = len(specs)
         payload_bytes_max = self._payload_bytes_max
@@ -126,6 +124,19 @@ class Enqueuer:
                 f"got {total} for {len(tasks)} tasks of {spec_count} specs: send fewer at a time"
             )
         return specs
+
+    def _check_specs(self, specs: list[TaskSpec]) -> list[bytes]:
+        """Return *specs* as rows hold them, once it is sure that each has a place, or may have one."""
+        known = self._known
+        fresh = [spec for spec in specs if spec not in known]
+        for spec in fresh:
+            try:
+                spec.check()
+            except ValueError as error:
+                raise InvalidArgument(str(error)) from None
+        if fresh:
+            self._queues.check_room(fresh)
+        return [known.get(spec) or encode_spec(spec) for spec in specs]
 
     @moves(None, Step.ENQUEUE, writes=(READY,))
     def _write(self, command: Enqueue, specs: list[bytes], now: int, changes: Changes) -> list[tuple[int, str, str]]:
@@ -161,6 +172,10 @@ class Enqueuer:
 
     def _place(self, spec: TaskSpec, encoded: bytes, seq: int, changes: Changes) -> _Place:
         queue = self._queues.provide(spec.queue)
+        if spec not in self._known:
+            if len(self._known) >= SPECS_MAX:
+                self._known.clear()
+            self._known[spec] = encoded
         return _Place(spec, encoded, queue, self._queues.flow_for(queue, spec, seq, changes))
 
 

@@ -123,7 +123,7 @@ class ServerConnection:
             self._unanswered[correlation] = number
         if isinstance(message, Hello):
             self._greet(message)
-        return Request(number, correlation, message, frame.size)
+        return Request(number, correlation, message, HEADER_BYTES + len(body))
 
     def _greet(self, hello: Hello) -> None:
         if hello.magic != MAGIC:
