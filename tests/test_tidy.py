@@ -33,6 +33,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "engine/control.py": "tests/engine/test_operations.py, test_dispatch.py: purge, redrive, forget; pause and resume",
     "engine/deliveries.py": "tests/engine/test_leases.py, test_workers.py: all that workers do",
     "engine/passage.py": "tests/engine/test_engine.py, test_bounds.py: what a tick does, and how much of it at once",
+    "engine/views.py": "tests/engine/test_lookup.py: every task is shown where it is",
     "testing/store_suite.py": "tests/store and tests/testing: every store runs it",
     "testing/audit.py": "tests/simulation/test_planted_bugs.py: each of its rules finds a bug",
     "testing/callers.py": "tests/simulation: what a run consists of",

@@ -1,36 +1,22 @@
-"""Lookup: every task is shown where it is, and pages show each once, in order."""
+"""Lookup: every task is shown where it is."""
 
 import msgspec
 import pytest
 
 from tests.engine.harness import FAILURE, Driver
-from tq.core.errors import BatchTooLarge, InvalidArgument
+from tq.core.errors import BatchTooLarge
 from tq.core.ids import compose
 from tq.core.lifecycle import TaskState
 from tq.core.outcome import TaskFailure
 from tq.core.priority import Priority
 from tq.core.task import TaskView
 from tq.core.times import Timestamp
-from tq.engine import commands as c, flows, rows as r
+from tq.engine import commands as c
 from tq.engine.engine import EngineSettings
-from tq.engine.lookup import ANSWER_BYTES_MAX
+from tq.engine.pages import ANSWER_BYTES_MAX
 from tq.protocol.frames import FRAME_BYTES_MAX
 
 UNKNOWN = compose(Timestamp(1), 1)
-
-
-def pages(driver: Driver, state: str, queue: str | None, limit: int) -> list[bytes]:
-    """Return all that the pages show."""
-    ids: list[bytes] = []
-    cursor: bytes | None = None
-    for _ in range(1_000):
-        views, cursor = driver.do(c.ListTasks(state, queue, limit, cursor))
-        assert len(views) <= limit
-        assert {view.state.value for view in views} <= {state}
-        ids += [view.id for view in views]
-        if cursor is None:
-            return ids
-    raise AssertionError("pages without an end")
 
 
 def test_a_ready_task_is_shown_whole() -> None:
@@ -133,130 +119,6 @@ def test_a_wait_parts_the_ended_from_the_unknown_and_waits_for_the_rest() -> Non
 @pytest.mark.parametrize("command", [c.Get([UNKNOWN] * 1_001), c.Wait(1, [UNKNOWN] * 1_001)])
 def test_a_question_has_its_limit(command: c.Command[object]) -> None:
     Driver().refused(command, BatchTooLarge)
-
-
-# ------------------------------------------------------------------------------------------------ pages
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-def test_ready_tasks_are_listed_queue_by_queue_the_most_urgent_first(limit: int) -> None:
-    driver = Driver()
-    entries = [
-        (queue, priority, driver.enqueue(queue=queue, priority=priority, name=name)[0])
-        for queue in ("a", "b")
-        for priority in (1, 200, 1)
-        for name in ("t", "u", "t")
-    ]
-    expected = [each[2] for each in sorted(entries, key=lambda each: (each[0], -each[1]))]
-
-    assert pages(driver, "ready", None, limit) == expected
-    assert pages(driver, "ready", "b", limit) == expected[9:]
-
-
-def test_ready_tasks_are_listed_without_those_that_run() -> None:
-    driver = Driver()
-    ids = driver.enqueue(6)
-    worker = driver.worker(window=3)
-    driver.take(worker)
-
-    assert pages(driver, "ready", "q", 2) == ids[3:]
-    assert pages(driver, "running", "q", 2) == ids[:3]
-
-
-def test_listing_starts_where_the_line_does_and_walks_over_nothing_that_is_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(flows, "FLOOR_STEP", 2)
-    driver = Driver()
-    ids = driver.enqueue(9)
-    worker = driver.worker(window=1)
-    for _ in range(5):
-        driver.complete(worker, *driver.take(worker))
-    (floor,) = driver.rows.of(r.FLOW).values()
-    driver.checked = False
-    driver.rows.forget_counts()
-
-    assert pages(driver, "ready", "q", 100) == ids[6:]
-
-    assert int.from_bytes(floor, "big") > 2
-    assert min(start for start in driver.rows.starts if start[:1] == r.READY)[-8:] >= floor
-
-
-def test_running_tasks_are_listed_in_the_order_in_which_they_were_handed_out() -> None:
-    driver = Driver()
-    ids = [*driver.enqueue(2, queue="a"), *driver.enqueue(2, queue="b")]
-    driver.worker(queues=("a", "b"), window=3)
-    driver.worker("w2", queues=("b",), window=3)
-
-    for limit in (1, 3, 100):
-        assert pages(driver, "running", None, limit) == ids
-        assert pages(driver, "running", "b", limit) == ids[2:]
-
-
-def test_scheduled_tasks_are_listed_by_their_time() -> None:
-    driver = Driver()
-    ids = [*driver.enqueue(3, queue="a"), *driver.enqueue(2, queue="b")]
-    worker = driver.worker(queues=("a", "b"))
-    for held, wait in zip(driver.take(worker), (3_000, 1_000, 2_000, 5_000, 4_000), strict=True):
-        driver.fail(worker, held, retry_after_ms=wait)
-
-    for limit in (1, 2, 100):
-        assert pages(driver, "scheduled", None, limit) == [ids[1], ids[2], ids[0], ids[4], ids[3]]
-        assert pages(driver, "scheduled", "b", limit) == [ids[4], ids[3]]
-
-
-def test_a_page_of_few_among_many_stops_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tq.engine.lookup._ROWS_LOOKED_AT_MAX", 4)
-    driver = Driver()
-    driver.enqueue(9, queue="a")
-    (rare,) = driver.enqueue(1, queue="b")
-    worker = driver.worker(queues=("a", "b"))
-    driver.fail(worker, *driver.take(worker), retry_after_ms=1_000)
-
-    views, cursor = driver.do(c.ListTasks("scheduled", "b", 2, None))
-    assert (views, cursor is None) == ([], False)
-    assert pages(driver, "scheduled", "b", 2) == [rare]
-
-
-def test_dead_letters_are_listed_in_the_order_of_their_death() -> None:
-    driver = Driver()
-    ids = [*driver.enqueue(2, queue="a"), *driver.enqueue(2, queue="b")]
-    worker = driver.worker(queues=("a", "b"))
-    for held in reversed(driver.take(worker)):
-        driver.fail(worker, held, reject=True)
-
-    for limit in (1, 3, 100):
-        assert pages(driver, "dead", None, limit) == [ids[1], ids[0], ids[3], ids[2]]
-        assert pages(driver, "dead", "b", limit) == [ids[3], ids[2]]
-
-
-@pytest.mark.parametrize("state", ["ready", "running", "scheduled", "dead"])
-def test_an_empty_list_is_one_empty_page(state: str) -> None:
-    driver = Driver()
-    driver.worker()
-
-    assert driver.do(c.ListTasks(state, None, 10, None)) == ([], None)
-    assert driver.do(c.ListTasks(state, "q", 10, None)) == ([], None)
-
-
-@pytest.mark.parametrize(
-    ("state", "limit", "cursor"),
-    [
-        ("completed", 10, None),
-        ("nonsense", 10, None),
-        ("ready", 0, None),
-        ("ready", 1_001, None),
-        ("ready", 10, b"x"),
-        ("running", 10, b"x"),
-        ("scheduled", 10, b"x"),
-        ("dead", 10, b"x"),
-    ],
-)
-def test_a_list_that_cannot_be_given_is_refused(state: str, limit: int, cursor: bytes | None) -> None:
-    driver = Driver()
-    driver.enqueue()
-
-    driver.refused(c.ListTasks(state, None, limit, cursor), InvalidArgument)
 
 
 # ------------------------------------------------------------------------------------------------ long answers

@@ -31,6 +31,7 @@ from tq.engine.leases import Leases
 from tq.engine.lookup import Lookup
 from tq.engine.meta import Meta
 from tq.engine.operations import Operations
+from tq.engine.pages import Pages
 from tq.engine.passage import Passage
 from tq.engine.places import MOVES
 from tq.engine.queues import Queue, Queues
@@ -85,6 +86,7 @@ class Engine:
         self._dispatcher = Dispatcher(self._queues, self._leases)
         self._operations = Operations(self._meta, self._queues, self._timeline, self._waiters)
         self._lookup = Lookup(self._queues, self._leases, self._workers, self._waiters)
+        self._pages = Pages(self._queues, self._leases, self._workers)
         self._enqueuer = Enqueuer(
             self._meta,
             self._queues,
@@ -177,7 +179,7 @@ class Engine:
             c.Wait: lambda k, _, changes: self._lookup.wait(k.ids, k.connection, changes),
             c.Unwait: self._unwait,
             c.Get: lambda k, _, changes: self._lookup.get(k.ids, changes),
-            c.ListTasks: lambda k, _, changes: self._lookup.page(k.state, k.queue, k.limit, k.cursor, changes),
+            c.ListTasks: lambda k, _, changes: self._pages.page(k.state, k.queue, k.limit, k.cursor, changes),
             c.Cancel: self._cancel,
             c.ListQueues: lambda k, _, changes: self._list_queues(k.name, changes),
             c.PauseQueue: self._control.pause,

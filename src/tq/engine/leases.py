@@ -8,6 +8,8 @@ Each delivery has a deadline, by which what has not started goes back, and each 
 task one of its own.  They are kept in memory only: a restart gives fresh time.
 """
 
+from bisect import bisect_left
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
 from tq.core.lease import Token, first_token
@@ -84,6 +86,17 @@ class Leases:
         if lease is None or lease.session != session or not 0 <= index < len(lease.tasks):
             return None
         return lease.tasks[index]
+
+    def handed_out_after(self, token: int, index: int) -> Iterator[tuple[int, int, QueuedTask]]:
+        """Yield what is under a lease as (token, index, task), from behind that place, in the order of hand-out.
+
+        To be consumed before anything changes.  It sorts nothing: tokens grow, so the leases are kept in their order.
+        """
+        tokens = list(self._by_token)
+        for at in tokens[bisect_left(tokens, token) :]:
+            for number, task in enumerate(self._by_token[at].tasks):
+                if task is not None and (at > token or number > index):
+                    yield at, number, task
 
     def end(self, task: QueuedTask, changes: Changes) -> None:
         """Take *task* from under its lease for good: its ready row is deleted in this batch."""
