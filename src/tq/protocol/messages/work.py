@@ -1,0 +1,99 @@
+"""What a worker and its keeper say and hear: subscribe, deliver, settle, live."""
+
+import msgspec
+
+from tq.core.outcome import TaskFailure
+
+
+class Subscribe(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The queues that a worker serves, each with its weight (1 or more), replacing earlier ones.
+
+    Across queues the more urgent task goes first; at equal priority tasks go by weight
+    when ``weighted``, else the older first.
+    """
+
+    queues: list[tuple[str, int]]
+    weighted: bool = False
+
+
+class Window(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How much a worker is willing to hold, unsettled: credit in tasks and in payload bytes.
+
+    Absolute, not added to earlier ones: the broker delivers while it holds less.
+    0 tasks stops deliveries.
+    """
+
+    tasks: int
+    payload_bytes: int
+
+
+class Deliver(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Tasks under one lease token; a task is named by (token, its index here).
+
+    Each record is a `tq.core.task.TaskRecord`.  ``alone``: the task is suspected of
+    killing workers, and this worker gets no other until it is settled.
+    """
+
+    token: int
+    alone: bool
+    records: list[msgspec.Raw]
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A failed attempt of the task (token, index).
+
+    ``retry_after_ms``: wait so long instead of by the policy.  ``reject``: no more
+    attempts.
+    """
+
+    token: int
+    index: int
+    failure: TaskFailure
+    retry_after_ms: int | None = None
+    reject: bool = False
+
+
+class Settle(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Outcomes: ``done`` are (token, index, encoded result or None), ``failed`` the rest."""
+
+    done: list[tuple[int, int, bytes | None]]
+    failed: list[Failure] = []
+
+
+class Settled(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Durable, but for the (token, index) pairs in ``lost``, whose outcome changed nothing."""
+
+    lost: list[tuple[int, int]] = []
+
+
+class Started(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """These (token, index) tasks really run (a keeper says it of those whose loop has stopped turning)."""
+
+    tasks: list[tuple[int, int]]
+
+
+class Release(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """These (token, index) tasks have not been started and are handed back, unharmed."""
+
+    tasks: list[tuple[int, int]]
+
+
+class Revoke(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The leases of these (token, index) tasks are gone: stop them; their outcome would change nothing."""
+
+    tasks: list[tuple[int, int]]
+
+
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The worker process lives.
+
+    ``progress`` grows as long as its event loop turns; without that a worker keeps only what it has started.
+    ``blocked_by`` names the task that has kept it from turning, once that has lasted over a second.
+    """
+
+    progress: int
+    blocked_by: str | None = None
+
+
+class Goodbye(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The worker leaves for good: what it still holds unstarted goes back, its session ends."""
