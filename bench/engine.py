@@ -11,7 +11,8 @@ from time import perf_counter, time
 from typing import Any
 
 from tq.core.ids import compose
-from tq.core.task import TaskSpec
+from tq.core.outcome import Done
+from tq.core.task import NewTask, TaskSpec
 from tq.core.times import MINUTE, Timestamp
 from tq.core.worker import WorkerInfo
 from tq.engine import commands as c
@@ -59,12 +60,14 @@ def live(tasks: int, *, keeps: bool) -> Broker:
     broker.do(c.Subscribe(SESSION, [("q", 1)], weighted=False), c.SetWindow(SESSION, FRAME, 1 << 30))
     for number in range(0, tasks, FRAME):
         ids = [compose(Timestamp(broker.now), number + each) for each in range(FRAME)]
-        frame = c.Enqueue(compose(Timestamp(broker.now), tasks + number), [spec], [(each, 0, PAYLOAD) for each in ids])
+        frame = c.Enqueue(
+            compose(Timestamp(broker.now), tasks + number), [spec], [NewTask(each, 0, PAYLOAD) for each in ids]
+        )
         broker.do(frame, phase="enqueue")
         handed_out = broker.do(dispatch=True, phase="hand out")
         (delivery,) = handed_out.deliveries
         result = b"result" if keeps else None
-        done = [(delivery.token, index, result) for index in range(len(delivery.records))]
+        done = [Done(delivery.token, index, result) for index in range(len(delivery.records))]
         broker.do(c.Settle(SESSION, done, []), phase="settle")
     broker.now += 2 * MINUTE
     broker.do(c.Beat(SESSION, 1, None))

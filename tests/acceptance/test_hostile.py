@@ -12,11 +12,12 @@ import msgspec
 from tests.acceptance import handlers
 from tests.acceptance.fleet import until
 from tests.acceptance.guarded import CLIENT, Guarded
+from tq.core.outcome import Done
 from tq.core.worker import WorkerInfo
 from tq.protocol import messages
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import HEADER, FrameReader, encode_frame
-from tq.protocol.messages import MAGIC, VERSION, Error, Hello, Role, Type, Welcome
+from tq.protocol.messages import MAGIC, VERSION, Error, Hello, QueueWeight, Role, Type, Welcome
 
 MIB = 1 << 20
 
@@ -55,7 +56,10 @@ def test_flipped_bits_in_real_messages_harm_nobody(guarded: Guarded) -> None:
             CLIENT,
             [messages.Get([b"x" * 16]), messages.ListTasks("ready"), messages.Cancel([b"x" * 16]), messages.Ping()],
         ),
-        (bytes(encode_message(hello, 1)), [messages.Subscribe([("q", 1)]), messages.Settle([(1, 0, None)])]),
+        (
+            bytes(encode_message(hello, 1)),
+            [messages.Subscribe([QueueWeight("q", 1)]), messages.Settle([Done(1, 0, None)])],
+        ),
     ]
     for number in range(300):
         greeting, sent = requests[number % 2]
@@ -87,7 +91,7 @@ BROKEN_RULES: list[tuple[bytes, str]] = [
     (bytes(encode_message(Hello(MAGIC, VERSION, Role.WORKER), 1)), "protocol_violation"),
     (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "frame_too_large"),
     (CLIENT + CLIENT, "protocol_violation"),
-    (CLIENT + bytes(encode_message(messages.Settle([(1, 0, None)]), 2)), "protocol_violation"),
+    (CLIENT + bytes(encode_message(messages.Settle([Done(1, 0, None)]), 2)), "protocol_violation"),
     # Bodies that promise more than they hold, and nest deeper than anyone reads.
     (CLIENT + encode_frame(Type.GET, 2, b"\x91\xdd\xff\xff\xff\xff"), "protocol_violation"),
     (CLIENT + encode_frame(Type.GET, 2, b"\x91\xc6\xff\xff\xff\xff"), "protocol_violation"),

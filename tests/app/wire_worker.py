@@ -16,16 +16,16 @@ import msgspec
 
 from tq.app.app import App
 from tq.app.context import TaskContext, enter
-from tq.core.outcome import Reject, TaskFailure
+from tq.core.outcome import Done, FailedAttempt, Reject, TaskFailure
 from tq.core.task import TaskRecord
 from tq.core.worker import WorkerInfo
 from tq.protocol.messages import (
     MAGIC,
     VERSION,
     Deliver,
-    Failure,
     Goodbye,
     Hello,
+    QueueWeight,
     Role,
     Settle,
     Subscribe,
@@ -52,7 +52,7 @@ class WireWorker:
         self._socket.sendall(self._session.start())
         while self._session.welcome is None:
             self._read()
-        self._ask(Subscribe([(queue, 1) for queue in queues or ("default",)]))
+        self._ask(Subscribe([QueueWeight(queue, 1) for queue in queues or ("default",)]))
         self._socket.sendall(self._session.notify(Window(1, 1_000_000)))
 
     def serve(self, tasks: int = 1) -> None:
@@ -78,8 +78,8 @@ class WireWorker:
         except Exception as error:  # noqa: BLE001  # the boundary of a task
             failure = TaskFailure(type(error).__name__, str(error), traceback.format_exc())
             reject = isinstance(error, (Reject, *handler.reject_on))
-            return Settle([], [Failure(token, 0, failure, reject=reject)])
-        return Settle([(token, 0, result)])
+            return Settle([], [FailedAttempt(token, 0, failure, reject=reject)])
+        return Settle([Done(token, 0, result)])
 
     def _ask(self, message: msgspec.Struct) -> None:
         expected = self._replies + 1

@@ -10,12 +10,12 @@ from tq.broker.service import BrokerService
 from tq.broker.sessions import Session
 from tq.broker.sources import Log, Sources
 from tq.core.ids import IdMaker
-from tq.core.task import TaskRecord, TaskSpec
+from tq.core.task import NewTask, TaskRecord, TaskSpec
 from tq.core.worker import WorkerInfo
 from tq.protocol import messages
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import FrameReader
-from tq.protocol.messages import Role
+from tq.protocol.messages import QueueWeight, Role
 from tq.store.base import Store
 
 START_MS = 1_800_000_000_000
@@ -120,7 +120,7 @@ class Bench:
         peer = await self._greeted(
             messages.Hello(messages.MAGIC, messages.VERSION, Role.WORKER, "", session, b"x" * 16, info)
         )
-        peer.send(messages.Subscribe([("default", 1)]))
+        peer.send(messages.Subscribe([QueueWeight("default", 1)]))
         peer.send(messages.Window(window, window_bytes))
         await settle()
         assert peer.received()[0] == messages.Ok()
@@ -131,7 +131,7 @@ class Bench:
         return await self._greeted(hello)
 
     def enqueue(self, count: int = 1, payload: bytes = b"\x92\x90\x80", **spec: Any) -> messages.Enqueue:
-        tasks = [(self.new_id(), 0, payload) for _ in range(count)]
+        tasks = [NewTask(self.new_id(), 0, payload) for _ in range(count)]
         return messages.Enqueue(self.new_id(), [TaskSpec("noop", **spec)], tasks)
 
     def new_id(self) -> bytes:

@@ -9,7 +9,8 @@ import pytest
 from tests.broker.peers import START_MS, Bench, Peer, records, settle
 from tq.broker.batch import SAID_BYTES_MAX, WRITTEN_BYTES_MAX
 from tq.core.errors import StoreError
-from tq.core.outcome import TaskFailure
+from tq.core.lease import DeliveryRef
+from tq.core.outcome import Done, FailedAttempt, TaskFailure
 from tq.core.task import TaskSpec
 from tq.core.worker import WorkerInfo
 from tq.engine.changes import CHANGE_BYTES_MAX
@@ -18,6 +19,7 @@ from tq.engine.workers import SENT_BYTES_MAX, WINDOW_TASKS_MAX
 from tq.protocol import messages
 from tq.protocol.codec import encode_message
 from tq.protocol.frames import FRAME_BYTES_MAX, HEADER
+from tq.protocol.messages import QueueWeight
 from tq.store.base import Commit, Health
 from tq.store.memory import MemoryStore
 from tq.testing.simulated_store import SimulatedStore
@@ -67,7 +69,7 @@ async def test_a_read_waits_behind_the_batch_that_it_saw() -> None:
     writer.send(enqueue)
     await settle()
 
-    reader.send(messages.Get([enqueue.tasks[0][0]]))
+    reader.send(messages.Get([enqueue.tasks[0].id]))
     await settle()
 
     assert reader.received() == []
@@ -200,7 +202,7 @@ async def test_a_silent_worker_loses_its_tasks_and_is_told() -> None:
     await settle()
 
     revoke, error = worker.received()
-    assert revoke == messages.Revoke([(deliver.token, 0)])
+    assert revoke == messages.Revoke([DeliveryRef(deliver.token, 0)])
     assert (error.code, error.closes) == ("session_unknown", True)
     assert worker.wire.closed
 
@@ -239,13 +241,13 @@ async def test_a_task_runs_and_its_result_is_pushed_to_who_waits() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
     enqueue = bench.enqueue()
-    task_id = enqueue.tasks[0][0]
+    task_id = enqueue.tasks[0].id
     client.send(enqueue)
     client.send(messages.Wait([task_id]))
     await settle()
     (deliver,) = worker.received()
 
-    worker.send(messages.Settle([(deliver.token, 0, b"\x2a")]))
+    worker.send(messages.Settle([Done(deliver.token, 0, b"\x2a")]))
     await settle()
 
     assert worker.received() == [messages.Settled()]
@@ -256,7 +258,7 @@ async def test_a_task_runs_and_its_result_is_pushed_to_who_waits() -> None:
 
 def failures(delivery: messages.Deliver) -> messages.Settle:
     failure = TaskFailure("ValueError", "no", "t" * 16_384)
-    return messages.Settle([], [messages.Failure(delivery.token, at, failure) for at in range(len(delivery.records))])
+    return messages.Settle([], [FailedAttempt(delivery.token, at, failure) for at in range(len(delivery.records))])
 
 
 async def test_a_settle_that_is_too_much_for_one_batch_is_answered_after_its_last(
@@ -342,7 +344,7 @@ async def test_a_worker_that_does_not_read_gets_no_more_tasks_until_it_does_and_
 
     worker.session.pause_writing()
     client.send(bench.enqueue(20))
-    worker.send(messages.Settle([(first.token, 0, None)]))
+    worker.send(messages.Settle([Done(first.token, 0, None)]))
     await settle()
 
     assert worker.received() == [messages.Settled()]
@@ -397,7 +399,7 @@ async def test_a_worker_that_floods_waits_for_the_next_batch_and_its_heartbeats_
     await settle()
 
     for token, index in places:
-        worker.send(messages.Settle([(token, index, b"r" * 2_000)]))
+        worker.send(messages.Settle([Done(token, index, b"r" * 2_000)]))
     keeper.send(messages.Heartbeat(1))
     await settle()
 
@@ -413,18 +415,18 @@ async def test_results_that_do_not_fit_one_frame_come_in_several() -> None:
     client, worker = await bench.client(), await bench.worker()
     enqueue = bench.enqueue(8)
     client.send(enqueue)
-    client.send(messages.Wait([task_id for task_id, _, _ in enqueue.tasks]))
+    client.send(messages.Wait([task.id for task in enqueue.tasks]))
     await settle()
     (deliver,) = worker.received()
     client.received()
 
     for half in (range(4), range(4, 8)):
-        worker.send(messages.Settle([(deliver.token, index, b"r" * 200_000) for index in half]))
+        worker.send(messages.Settle([Done(deliver.token, index, b"r" * 200_000) for index in half]))
     await settle()
 
     pushes = client.received()
     assert len(pushes) > 1
-    assert sorted(result.id for push in pushes for result in push.results) == [task[0] for task in enqueue.tasks]
+    assert sorted(result.id for push in pushes for result in push.results) == [task.id for task in enqueue.tasks]
 
 
 async def test_a_violation_is_answered_and_closes_only_its_own_connection() -> None:
@@ -480,7 +482,7 @@ async def test_a_client_may_not_settle_and_a_worker_may_not_enqueue() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
 
-    client.send(messages.Settle([(1, 0, None)]))
+    client.send(messages.Settle([Done(1, 0, None)]))
     worker.send(bench.enqueue())
     await settle()
 
@@ -527,7 +529,7 @@ async def test_a_nearly_full_disk_refuses_new_tasks_and_lets_running_ones_end() 
     bench.pass_time(250)
 
     client.send(bench.enqueue())
-    worker.send(messages.Settle([(deliver.token, 0, None)]))
+    worker.send(messages.Settle([Done(deliver.token, 0, None)]))
     await settle()
 
     refusal = client.received()[-1]
@@ -552,7 +554,7 @@ async def test_a_store_that_falls_behind_makes_clients_wait_but_not_workers() ->
     bench.pass_time(250)
 
     client.send(bench.enqueue())
-    worker.send(messages.Settle([(deliver.token, 0, None)]))
+    worker.send(messages.Settle([Done(deliver.token, 0, None)]))
     await settle()
 
     assert (client.received(), worker.received()) == ([], [messages.Settled()])
@@ -768,8 +770,8 @@ async def test_a_restart_keeps_tasks_and_takes_up_what_workers_hold() -> None:
     again.send(
         messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.WORKER, "", b"s" * 16, b"x" * 16, info, held)
     )
-    again.send(messages.Subscribe([("default", 1)]))
-    again.send(messages.Settle([(deliver.token, 0, None)]))
+    again.send(messages.Subscribe([QueueWeight("default", 1)]))
+    again.send(messages.Settle([Done(deliver.token, 0, None)]))
     again.send(messages.Window(10, 1 << 20))
     await settle()
 
@@ -786,7 +788,7 @@ async def test_figures_add_up() -> None:
     await settle()
     (deliver,) = worker.received()
     worker.send(
-        messages.Settle([(deliver.token, 0, None)], [messages.Failure(deliver.token, 1, TaskFailure("E", "no"))])
+        messages.Settle([Done(deliver.token, 0, None)], [FailedAttempt(deliver.token, 1, TaskFailure("E", "no"))])
     )
     worker.send(messages.Window(0, 0))
     await settle()
@@ -826,9 +828,9 @@ async def test_an_outcome_right_before_the_end_of_a_workers_connection_counts() 
     (deliver,) = worker.received()
     client.received()
 
-    worker.send(messages.Settle([(deliver.token, 0, b"\x2a")]))
+    worker.send(messages.Settle([Done(deliver.token, 0, b"\x2a")]))
     worker.session.connection_lost(None)
-    client.send(messages.Get([enqueue.tasks[0][0]]))
+    client.send(messages.Get([enqueue.tasks[0].id]))
     await settle()
 
     (answer,) = client.received()
@@ -844,10 +846,10 @@ async def test_a_started_mark_right_before_the_death_of_a_worker_makes_it_a_loss
     (deliver,) = worker.received()
     client.received()
 
-    worker.send(messages.Started([(deliver.token, 0)]))
+    worker.send(messages.Started([DeliveryRef(deliver.token, 0)]))
     worker.session.connection_lost(None)
     bench.pass_time(11_000)
-    client.send(messages.Get([enqueue.tasks[0][0]]))
+    client.send(messages.Get([enqueue.tasks[0].id]))
     await settle()
 
     (answer,) = client.received()
@@ -891,7 +893,7 @@ def test_a_worker_that_floods_and_does_not_read_is_dismissed_and_harms_nobody(en
         client, worker = await bench.client(), await bench.worker()
         worker.session.pause_writing()
         for _ in range(130):
-            worker.send(messages.Settle([(1, 0, b"r" * 520_000)]))
+            worker.send(messages.Settle([Done(1, 0, b"r" * 520_000)]))
         if ending == "it goes":
             worker.session.connection_lost(None)
         else:

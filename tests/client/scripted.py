@@ -217,7 +217,9 @@ class ScriptedBroker:
                     peer.reply(request, m.Tasks([self._view(task_id) for task_id in ids]))
                 case m.Cancel(ids):
                     refused = [
-                        (task_id, "task_not_found", "no such task") for task_id in ids if task_id not in self.tasks
+                        m.RefusedCancel(task_id, "task_not_found", "no such task")
+                        for task_id in ids
+                        if task_id not in self.tasks
                     ]
                     peer.reply(request, m.Cancelled(refused))
                 case m.ListTasks(limit=limit, cursor=cursor):
@@ -241,11 +243,11 @@ class ScriptedBroker:
         with self._lock:
             if frame.frame_id not in self.frames:
                 refused = []
-                for index, (task_id, spec, payload) in enumerate(frame.tasks):
-                    if task_id in self.tasks:
-                        refused.append((index, "duplicate_task", "exists"))
+                for index, task in enumerate(frame.tasks):
+                    if task.id in self.tasks:
+                        refused.append(m.RefusedEnqueue(index, "duplicate_task", "exists"))
                     else:
-                        self.tasks[task_id] = (frame.specs[spec], payload)
+                        self.tasks[task.id] = (frame.specs[task.spec_index], task.payload)
                 self.frames[frame.frame_id] = m.Enqueued(refused)
             return self.frames[frame.frame_id]
 

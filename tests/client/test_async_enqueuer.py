@@ -22,7 +22,7 @@ from tq.core.errors import (
     TooManyQueues,
 )
 from tq.core.ids import IdMaker, TaskId
-from tq.core.task import Task, TaskSpec
+from tq.core.task import NewTask, Task, TaskSpec
 from tq.protocol.messages import Enqueue, Enqueued, Type
 
 SPEC = TaskSpec("a")
@@ -41,7 +41,7 @@ async def test_callers_of_one_turn_share_a_frame_but_for_the_first_who_waits_for
         task_ids = await asyncio.gather(*(client.enqueue(Task(SPEC, str(n).encode())) for n in range(100)))
 
     frames = scripted.seen(Type.ENQUEUE)
-    rows = [(task_id, 0, str(n).encode()) for n, task_id in enumerate(task_ids)]
+    rows = [NewTask(task_id, 0, str(n).encode()) for n, task_id in enumerate(task_ids)]
     assert [frame.tasks for frame in frames if isinstance(frame, Enqueue)] == [rows[:1], rows[1:]]
 
 
@@ -74,7 +74,7 @@ async def test_a_frame_refused_for_one_task_is_taken_apart() -> None:
     sent: list[list[bytes]] = []
 
     async def send(frame: Enqueue) -> Enqueued:
-        payloads = [payload for _, _, payload in frame.tasks]
+        payloads = [task.payload for task in frame.tasks]
         sent.append(payloads)
         await asyncio.sleep(0)
         if b"bad" in payloads:

@@ -12,8 +12,8 @@ from tq.client.errors import EnqueueRefused
 from tq.client.ids import ClientIds
 from tq.core.errors import BrokerStoreFull, ErrorCode, InvalidArgument, PayloadTooLarge
 from tq.core.ids import IdMaker, TaskId, is_uuid7
-from tq.core.task import Task, TaskSpec
-from tq.protocol.messages import Enqueued, Limits
+from tq.core.task import NewTask, Task, TaskSpec
+from tq.protocol.messages import Enqueued, Limits, RefusedEnqueue
 
 LIMITS = Limits(1 << 20, 1_000, 4, 2_000, 10_000)
 SPECS = [TaskSpec("a"), TaskSpec("b", "other"), TaskSpec("a")]
@@ -47,10 +47,10 @@ def test_each_task_becomes_a_row_of_a_frame_or_a_refusal_in_order(tasks: list[Ta
         assert 0 < len(batch.frame.tasks) <= LIMITS.tasks_per_frame_max
         assert is_uuid7(batch.frame.frame_id)
         assert len(set(batch.frame.specs)) == len(batch.frame.specs)
-        for place, (task_id, spec, payload) in enumerate(batch.frame.tasks, batch.first):
-            assert is_uuid7(task_id)
-            assert tasks[place].id in {None, task_id}
-            seen[place] = batch.frame.specs[spec], payload
+        for place, task in enumerate(batch.frame.tasks, batch.first):
+            assert is_uuid7(task.id)
+            assert tasks[place].id in {None, task.id}
+            seen[place] = batch.frame.specs[task.spec_index], task.payload
     flawed = [
         place
         for place, task in enumerate(tasks)
@@ -64,7 +64,7 @@ def test_each_task_becomes_a_row_of_a_frame_or_a_refusal_in_order(tasks: list[Ta
             outcome.ids()
         assert [refused.index for refused in caught.value.refused] == flawed
     else:
-        assert outcome.ids() == [row[0] for batch in batches for row in batch.frame.tasks]
+        assert outcome.ids() == [task.id for batch in batches for task in batch.frame.tasks]
 
 
 @given(sizes=st.lists(st.integers(0, 200_000), max_size=12))
@@ -73,7 +73,7 @@ def test_a_frame_of_several_tasks_keeps_within_its_bytes(sizes: list[int]) -> No
     spec_bytes = len(msgspec.msgpack.encode(SPECS[0]))
 
     for batch in new_cutter().cut((Task(SPECS[0], bytes(size)) for size in sizes), limits, EnqueueOutcome()):
-        size = sum(len(payload) + spec_bytes for _, _, payload in batch.frame.tasks)
+        size = sum(len(task.payload) + spec_bytes for task in batch.frame.tasks)
         assert size <= FRAME_TASK_BYTES_MAX or len(batch.frame.tasks) == 1
 
 
@@ -86,7 +86,7 @@ def test_frames_of_tasks_that_share_no_spec_are_such_as_a_broker_takes() -> None
     assert sum(len(batch.frame.tasks) for batch in batches) == 2_000
     for _, frame in batches:
         lengths = [len(msgspec.msgpack.encode(spec)) for spec in frame.specs]
-        tasks = sum(128 + lengths[index] + len(payload) for _, index, payload in frame.tasks)
+        tasks = sum(128 + lengths[task.spec_index] + len(task.payload) for task in frame.tasks)
         assert 256 + sum(192 + 2 * length for length in lengths) + tasks <= 524_288
 
 
@@ -134,8 +134,8 @@ def test_the_frame_of_a_single_task_keeps_its_id_or_gives_one() -> None:
 
     kept, given_one = cutter.single(Task(SPECS[0], b"x", mine)), cutter.single(Task(SPECS[0], b"x"))
 
-    assert kept.tasks == [(mine, 0, b"x")]
-    assert is_uuid7(given_one.tasks[0][0])
+    assert kept.tasks == [NewTask(mine, 0, b"x")]
+    assert is_uuid7(given_one.tasks[0].id)
     assert kept.specs == given_one.specs == [SPECS[0]]
 
 
@@ -143,7 +143,9 @@ def test_answers_are_told_by_the_place_in_the_iterable() -> None:
     outcome = EnqueueOutcome()
     first, second = new_cutter().cut([Task(SPECS[0], b"")] * 8, LIMITS, outcome)
 
-    outcome.answered(second, Enqueued([(1, "duplicate_task", "exists"), (2, "a code of tomorrow", "?")]))
+    outcome.answered(
+        second, Enqueued([RefusedEnqueue(1, "duplicate_task", "exists"), RefusedEnqueue(2, "a code of tomorrow", "?")])
+    )
     outcome.answered(first, Enqueued())
 
     with pytest.raises(EnqueueRefused) as caught:

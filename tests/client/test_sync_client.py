@@ -281,7 +281,7 @@ def test_a_frame_names_each_spec_once(scripted: ScriptedBroker) -> None:
     [frame] = scripted.seen(Type.ENQUEUE)
     assert isinstance(frame, m.Enqueue)
     assert frame.specs == [SPEC, other]
-    assert [index for _, index, _ in frame.tasks] == [0, 1, 0, 0, 1]
+    assert [task.spec_index for task in frame.tasks] == [0, 1, 0, 0, 1]
 
 
 def test_refused_ones_of_many_are_listed_and_the_others_enqueued(scripted: ScriptedBroker) -> None:

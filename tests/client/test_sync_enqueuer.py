@@ -9,8 +9,8 @@ from tq.client.batches import FrameCutter
 from tq.client.ids import ClientIds
 from tq.client.sync_enqueuer import SyncEnqueuer
 from tq.core.errors import DuplicateTask
-from tq.core.task import Task, TaskSpec
-from tq.protocol.messages import Enqueue, Enqueued
+from tq.core.task import NewTask, Task, TaskSpec
+from tq.protocol.messages import Enqueue, Enqueued, RefusedEnqueue
 
 
 def test_a_task_travels_in_a_frame_of_its_own() -> None:
@@ -25,12 +25,12 @@ def test_a_task_travels_in_a_frame_of_its_own() -> None:
     ids = [enqueuer.enqueue(Task(TaskSpec("a"), b"x"), LIMITS) for _ in range(2)]
     enqueuer.close()
 
-    assert [frame.tasks for frame in sent] == [[(task_id, 0, b"x")] for task_id in ids]
+    assert [frame.tasks for frame in sent] == [[NewTask(task_id, 0, b"x")] for task_id in ids]
 
 
 def test_a_refusal_is_raised() -> None:
     def send(frame: Enqueue) -> Enqueued:
-        return Enqueued([(0, "duplicate_task", "exists")])
+        return Enqueued([RefusedEnqueue(0, "duplicate_task", "exists")])
 
     enqueuer = SyncEnqueuer(FrameCutter(ClientIds(lambda: 1_000, os.urandom)), send)
 

@@ -14,10 +14,10 @@ from sortedcontainers import SortedDict
 
 from tq.core.errors import BrokerError
 from tq.core.ids import compose
-from tq.core.outcome import TaskFailure
+from tq.core.outcome import Done, FailedAttempt, TaskFailure
 from tq.core.queue import QueueView
 from tq.core.retry import RetryPolicy
-from tq.core.task import TaskRecord, TaskSpec, TaskView
+from tq.core.task import NewTask, TaskRecord, TaskSpec, TaskView
 from tq.core.times import Timestamp
 from tq.core.worker import WorkerInfo
 from tq.engine import commands as c
@@ -181,7 +181,7 @@ class Driver:
 
     def frame(self, count: int = 1, payload: bytes = b"", spec: TaskSpec | None = None) -> c.Enqueue:
         """Return a frame of *count* equal tasks."""
-        tasks = [(self.new_id(), 0, payload) for _ in range(count)]
+        tasks = [NewTask(self.new_id(), 0, payload) for _ in range(count)]
         return c.Enqueue(self.new_id(), [spec or a_spec()], tasks)
 
     def enqueue(self, count: int = 1, *, payload: bytes = b"", dispatch: bool = True, **fields: object) -> list[bytes]:
@@ -191,7 +191,7 @@ class Driver:
         while len(ids) < count:
             frame = self.frame(min(count - len(ids), most), payload, a_spec(**fields))
             assert self.do(frame, dispatch=dispatch) == []
-            ids += [task_id for task_id, _, _ in frame.tasks]
+            ids += [task.id for task in frame.tasks]
         return ids
 
     def get(self, task_id: bytes) -> TaskView | None:
@@ -249,12 +249,12 @@ class Driver:
         self.do(c.Release(session, [each.place for each in held]))
 
     def complete(self, session: bytes, *held: Held, result: bytes | None = None) -> list[tuple[int, int]]:
-        return self.settle(c.Settle(session, [(*each.place, result) for each in held], []))
+        return self.settle(c.Settle(session, [Done(*each.place, result) for each in held], []))
 
     def fail(
         self, session: bytes, *held: Held, retry_after_ms: int | None = None, reject: bool = False
     ) -> list[tuple[int, int]]:
-        failed = [c.FailedAttempt(*each.place, FAILURE, retry_after_ms, reject) for each in held]
+        failed = [FailedAttempt(*each.place, FAILURE, retry_after_ms, reject) for each in held]
         return self.settle(c.Settle(session, [], failed))
 
     def settle(self, command: c.Settle) -> list[tuple[int, int]]:

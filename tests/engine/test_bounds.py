@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from tests.engine.harness import A, Driver, bytes_of
-from tq.core.outcome import TaskFailure
+from tq.core.outcome import FailedAttempt, TaskFailure
 from tq.core.retry import RetryPolicy
 from tq.engine import commands as c
 from tq.engine.changes import CHANGE_BYTES_MAX
@@ -39,7 +39,7 @@ def many(driver: Driver, size: int, **fields: object) -> tuple[bytes, list[bytes
 
 
 def fail_all(driver: Driver, worker: bytes, *, reject: bool) -> None:
-    failed = [c.FailedAttempt(*held.place, LONG, None, reject) for held in driver.take(worker)]
+    failed = [FailedAttempt(*held.place, LONG, None, reject) for held in driver.take(worker)]
     driver.settle(c.Settle(worker, [], failed))
 
 

@@ -17,7 +17,7 @@ def test_many_commands_are_one_batch() -> None:
     frames = [driver.frame(2) for _ in range(3)]
     for frame in frames:
         assert driver.engine.apply(frame, driver.now, changes) == []
-    views = driver.engine.apply(c.Get([frames[0].tasks[0][0]]), driver.now, changes)
+    views = driver.engine.apply(c.Get([frames[0].tasks[0].id]), driver.now, changes)
     assert [view.state for view in views if view] == [TaskState.READY]
     assert driver.rows.of(r.READY) == {}
     driver.finish(changes)

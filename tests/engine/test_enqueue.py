@@ -6,7 +6,7 @@ import pytest
 from tests.engine.harness import START, Driver, a_spec, bytes_of, ready_seqs
 from tq.core.errors import BatchTooLarge, BrokerError, InvalidArgument, OutcomeUnknown, PayloadTooLarge, TooManyQueues
 from tq.core.ids import compose
-from tq.core.task import RECORD_FORMAT, TaskRecord
+from tq.core.task import RECORD_FORMAT, NewTask, TaskRecord
 from tq.core.times import HOUR, MINUTE, Timestamp
 from tq.engine import commands as c, rows as r
 from tq.engine.changes import CHANGE_BYTES_MAX
@@ -26,15 +26,13 @@ def test_a_frame_becomes_exactly_these_rows() -> None:
 
     flow = r.FlowId(1, 1, 55, 0)
     keys = [r.READY + flow.pack() + r.u64(seq) for seq in (1, 2)]
-    records = [
-        r.encode_record(TaskRecord(RECORD_FORMAT, task_id, spec, b"payload", START)) for task_id, _, _ in frame.tasks
-    ]
+    records = [r.encode_record(TaskRecord(RECORD_FORMAT, task.id, spec, b"payload", START)) for task in frame.tasks]
     changes.writes.pop(r.META + b"seq")
     assert changes.writes == {
         keys[0]: records[0],
         keys[1]: records[1],
-        r.TASK + frame.tasks[0][0]: keys[0],
-        r.TASK + frame.tasks[1][0]: keys[1],
+        r.TASK + frame.tasks[0].id: keys[0],
+        r.TASK + frame.tasks[1].id: keys[1],
         r.FLOW + flow.pack(): r.u64(1),
         r.FRAME + frame.frame_id: r.encode_row(r.Answer([])),
         r.names_key(1, 0): r.encode_names(["t"]),
@@ -46,7 +44,7 @@ def test_a_frame_becomes_exactly_these_rows() -> None:
 def test_a_resend_is_answered_the_same_and_changes_nothing() -> None:
     driver = Driver()
     (taken,) = driver.enqueue()
-    frame = c.Enqueue(driver.new_id(), [a_spec()], [(driver.new_id(), 0, b""), (taken, 0, b"")])
+    frame = c.Enqueue(driver.new_id(), [a_spec()], [NewTask(driver.new_id(), 0, b""), NewTask(taken, 0, b"")])
     first = driver.do(frame)
     before = dict(driver.rows.rows)
 
@@ -115,8 +113,10 @@ def test_a_frame_older_than_the_memory_is_refused() -> None:
 
 def test_a_frame_from_the_future_is_refused() -> None:
     driver = Driver()
-    early = c.Enqueue(compose(Timestamp(START + 10 * MINUTE), 1), [a_spec()], [(driver.new_id(), 0, b"")])
-    too_early = c.Enqueue(compose(Timestamp(START + 10 * MINUTE + 1), 1), [a_spec()], [(driver.new_id(), 0, b"")])
+    early = c.Enqueue(compose(Timestamp(START + 10 * MINUTE), 1), [a_spec()], [NewTask(driver.new_id(), 0, b"")])
+    too_early = c.Enqueue(
+        compose(Timestamp(START + 10 * MINUTE + 1), 1), [a_spec()], [NewTask(driver.new_id(), 0, b"")]
+    )
 
     assert driver.do(early) == []
     driver.refused(too_early, InvalidArgument)
@@ -125,7 +125,9 @@ def test_a_frame_from_the_future_is_refused() -> None:
 def test_a_task_twice_in_a_frame_is_enqueued_once() -> None:
     driver = Driver()
     task_id = driver.new_id()
-    frame = c.Enqueue(driver.new_id(), [a_spec(), a_spec(priority=1)], [(task_id, 0, b"1"), (task_id, 1, b"2")])
+    frame = c.Enqueue(
+        driver.new_id(), [a_spec(), a_spec(priority=1)], [NewTask(task_id, 0, b"1"), NewTask(task_id, 1, b"2")]
+    )
 
     refused = driver.do(frame)
 
@@ -139,7 +141,9 @@ def test_a_task_whose_id_is_taken_is_refused_wherever_the_other_is(end: str) -> 
     (task_id,) = driver.enqueue()
     bring(driver, task_id, end)
 
-    refused = driver.do(c.Enqueue(driver.new_id(), [a_spec()], [(task_id, 0, b""), (driver.new_id(), 0, b"")]))
+    refused = driver.do(
+        c.Enqueue(driver.new_id(), [a_spec()], [NewTask(task_id, 0, b""), NewTask(driver.new_id(), 0, b"")])
+    )
 
     assert [(index, code) for index, code, _ in refused] == [(0, "duplicate_task")]
     assert driver.state(task_id) == end
@@ -179,18 +183,18 @@ MANY = [a_spec(name=f"t{number}") for number in range(TASKS_MAX)]
 @pytest.mark.parametrize(
     ("frame", "kind", "named"),
     [
-        (c.Enqueue(b"short", [a_spec()], [(GOOD, 0, b"")]), InvalidArgument, "a frame id is a UUIDv7"),
-        (c.Enqueue(GOOD, [a_spec(priority=256)], [(OTHER, 0, b"")]), InvalidArgument, "priority"),
-        (c.Enqueue(GOOD, [a_spec(queue="no good")], [(OTHER, 0, b"")]), InvalidArgument, "queue name"),
-        (c.Enqueue(GOOD, [a_spec()], [(b"x" * 16, 0, b"")]), InvalidArgument, "task 0 of the frame: an id"),
-        (c.Enqueue(GOOD, [a_spec()], [(OTHER[:8] + b"\0" + OTHER[9:], 0, b"")]), InvalidArgument, "UUIDv7"),
-        (c.Enqueue(GOOD, [a_spec()], [(OTHER, 1, b"")]), InvalidArgument, "spec 1 of 1"),
-        (c.Enqueue(GOOD, [a_spec()], [(OTHER, -1, b"")]), InvalidArgument, "spec -1 of 1"),
-        (c.Enqueue(GOOD, [a_spec()], [(OTHER, 0, bytes(256 * 1024 + 1))]), PayloadTooLarge, "limit is 262144"),
-        (c.Enqueue(GOOD, [a_spec()], [(OTHER, 0, b"")] * (TASKS_MAX + 1)), BatchTooLarge, "got 1001 of 1 specs"),
+        (c.Enqueue(b"short", [a_spec()], [NewTask(GOOD, 0, b"")]), InvalidArgument, "a frame id is a UUIDv7"),
+        (c.Enqueue(GOOD, [a_spec(priority=256)], [NewTask(OTHER, 0, b"")]), InvalidArgument, "priority"),
+        (c.Enqueue(GOOD, [a_spec(queue="no good")], [NewTask(OTHER, 0, b"")]), InvalidArgument, "queue name"),
+        (c.Enqueue(GOOD, [a_spec()], [NewTask(b"x" * 16, 0, b"")]), InvalidArgument, "task 0 of the frame: an id"),
+        (c.Enqueue(GOOD, [a_spec()], [NewTask(OTHER[:8] + b"\0" + OTHER[9:], 0, b"")]), InvalidArgument, "UUIDv7"),
+        (c.Enqueue(GOOD, [a_spec()], [NewTask(OTHER, 1, b"")]), InvalidArgument, "spec 1 of 1"),
+        (c.Enqueue(GOOD, [a_spec()], [NewTask(OTHER, -1, b"")]), InvalidArgument, "spec -1 of 1"),
+        (c.Enqueue(GOOD, [a_spec()], [NewTask(OTHER, 0, bytes(256 * 1024 + 1))]), PayloadTooLarge, "limit is 262144"),
+        (c.Enqueue(GOOD, [a_spec()], [NewTask(OTHER, 0, b"")] * (TASKS_MAX + 1)), BatchTooLarge, "got 1001 of 1 specs"),
         (c.Enqueue(GOOD, [*MANY, a_spec()], []), BatchTooLarge, "got 0 of 1001 specs"),
         (
-            c.Enqueue(GOOD, [a_spec()], [(OTHER, 0, bytes(200_000))] * 3),
+            c.Enqueue(GOOD, [a_spec()], [NewTask(OTHER, 0, bytes(200_000))] * 3),
             BatchTooLarge,
             f"{CHANGE_BYTES_MAX} bytes a frame at most",
         ),
@@ -208,7 +212,7 @@ def test_a_wrong_frame_is_refused_whole(frame: c.Enqueue, kind: type[BrokerError
 def test_a_wrong_task_at_the_end_keeps_the_good_ones_before_it_out() -> None:
     driver = Driver()
     frame = driver.frame(3)
-    wrong = msgspec.structs.replace(frame, tasks=[*frame.tasks, (b"", 0, b"")])
+    wrong = msgspec.structs.replace(frame, tasks=[*frame.tasks, NewTask(b"", 0, b"")])
 
     driver.refused(wrong, InvalidArgument)
     assert driver.do(frame) == []
@@ -233,7 +237,7 @@ def test_a_frame_fills_its_change_to_the_last_byte_that_it_may_and_no_further(co
 
     def frame(more: int) -> c.Enqueue:
         payloads = [bytes(size) for size in [*sizes[:-1], sizes[-1] + more]]
-        tasks = [(each, 0, payload) for each, payload in zip(ids, payloads, strict=True)]
+        tasks = [NewTask(each, 0, payload) for each, payload in zip(ids, payloads, strict=True)]
         return c.Enqueue(driver.new_id(), [spec], tasks)
 
     error = driver.refused(frame(1), BatchTooLarge)
@@ -246,7 +250,7 @@ def test_a_frame_fills_its_change_to_the_last_byte_that_it_may_and_no_further(co
 def test_the_names_of_a_frame_count_too() -> None:
     driver = Driver(checked=False)
     specs = [a_spec(name=f"{number:04}" + "n" * 251, queue=f"q{number}" + "n" * 120) for number in range(1_000)]
-    tasks = [(driver.new_id(), number, b"") for number in range(1_000)]
+    tasks = [NewTask(driver.new_id(), number, b"") for number in range(1_000)]
 
     driver.refused(c.Enqueue(driver.new_id(), specs, tasks), BatchTooLarge)
     driver.refused(c.Enqueue(driver.new_id(), specs, []), BatchTooLarge)
@@ -270,7 +274,7 @@ def test_a_frame_of_which_all_is_refused_is_no_larger_a_change() -> None:
 def test_a_frame_that_would_make_one_queue_too_many_is_refused() -> None:
     driver = Driver(settings=EngineSettings(queues_max=2))
     driver.enqueue(queue="a")
-    frame = c.Enqueue(GOOD, [a_spec(queue="a"), a_spec(queue="b"), a_spec(queue="c")], [(OTHER, 0, b"")])
+    frame = c.Enqueue(GOOD, [a_spec(queue="a"), a_spec(queue="b"), a_spec(queue="c")], [NewTask(OTHER, 0, b"")])
 
     error = driver.refused(frame, TooManyQueues)
 

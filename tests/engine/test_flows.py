@@ -3,6 +3,7 @@
 import pytest
 
 from tests.engine.harness import Driver, a_spec
+from tq.core.task import NewTask
 from tq.engine import commands as c, flows, rows as r
 from tq.engine.engine import EngineSettings
 from tq.engine.flows import HEADS_MAX, REFILL_ROWS
@@ -246,7 +247,7 @@ def crowd(driver: Driver, flows_count: int) -> None:
     """Enqueue a task each under very many names that nobody serves."""
     for start in range(0, flows_count, 500):
         specs = [a_spec(name=f"unserved{start + number}") for number in range(500)]
-        tasks = [(driver.new_id(), number, bytes(200)) for number in range(500)]
+        tasks = [NewTask(driver.new_id(), number, bytes(200)) for number in range(500)]
         assert driver.do(c.Enqueue(driver.new_id(), specs, tasks)) == []
 
 

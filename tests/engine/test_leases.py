@@ -4,6 +4,7 @@ import pytest
 
 from tests.engine.harness import Driver
 from tq.core.lease import Token, epoch_of, first_token
+from tq.core.outcome import Done
 from tq.engine import commands as c, rows as r
 
 
@@ -51,7 +52,7 @@ def test_one_frame_cannot_settle_a_task_twice() -> None:
     worker = driver.worker()
     (held,) = driver.take(worker)
 
-    lost = driver.settle(c.Settle(worker, [(*held.place, b"1"), (*held.place, b"2")], []))
+    lost = driver.settle(c.Settle(worker, [Done(*held.place, b"1"), Done(*held.place, b"2")], []))
 
     assert lost == [held.place]
     assert driver.queue().completed_total == 1
@@ -94,7 +95,7 @@ def test_places_that_do_not_exist_are_nobodys(token: int | None, index: int) -> 
     (held,) = driver.take(worker)
     place = (held.token if token is None else token, index)
 
-    assert driver.settle(c.Settle(worker, [(*place, None)], [])) == [place]
+    assert driver.settle(c.Settle(worker, [Done(*place, None)], [])) == [place]
     driver.do(c.MarkStarted(worker, [place]))
     driver.do(c.Release(worker, [place]))
 

@@ -7,7 +7,7 @@ from tests.engine.harness import FAILURE, Driver
 from tq.core.errors import BatchTooLarge
 from tq.core.ids import compose
 from tq.core.lifecycle import TaskState
-from tq.core.outcome import TaskFailure
+from tq.core.outcome import FailedAttempt, TaskFailure
 from tq.core.priority import Priority
 from tq.core.task import TaskView
 from tq.core.times import Timestamp
@@ -139,7 +139,7 @@ def buried(driver: Driver, count: int) -> list[bytes]:
     worker = driver.worker(window=count)
     failure = TaskFailure("E" * 255, "m" * 2_048, "\N{SNOWMAN}" * 16_384)
     while held := driver.take(worker):
-        driver.settle(c.Settle(worker, [], [c.FailedAttempt(*each.place, failure, None, True) for each in held]))
+        driver.settle(c.Settle(worker, [], [FailedAttempt(*each.place, failure, None, True) for each in held]))
     return ids
 
 

@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.engine.harness import FAILURE, SECRET, START, Held, Rows, a_spec, bytes_of
 from tq.core.ids import compose
+from tq.core.outcome import Done, FailedAttempt
 from tq.core.retry import RetryPolicy
-from tq.core.task import TaskSpec, TaskView
+from tq.core.task import NewTask, TaskSpec, TaskView
 from tq.core.times import Timestamp
 from tq.core.worker import WorkerInfo
 from tq.engine import commands as c, deliveries, dispatch, flows, operations, passage, settle
@@ -323,7 +324,7 @@ class EngineMachine(RuleBasedStateMachine):
     def enqueue(self, pick: Pick, count: int) -> None:
         specs = [self.some_spec(pick) for _ in range(pick.randint(1, 3))]
         ids = [self.new_id() for _ in range(count)] + (self.ids[-3:] if pick.random() < 0.2 else [])
-        tasks = [(task_id, pick.randrange(len(specs)), b"p" * count) for task_id in ids]
+        tasks = [NewTask(task_id, pick.randrange(len(specs)), b"p" * count) for task_id in ids]
         frame = c.Enqueue(self.new_id(), specs, tasks)
         self.sent.append(frame)
         self.send(frame)
@@ -353,12 +354,12 @@ class EngineMachine(RuleBasedStateMachine):
         refused = [index for index, _, _ in self.run(frame)]
         if frame.frame_id not in model.frames:
             expected = []
-            for index, (task_id, spec, _) in enumerate(frame.tasks):
-                if task_id in model.tasks or task_id in self.limbo():
+            for index, task in enumerate(frame.tasks):
+                if task.id in model.tasks or task.id in self.limbo():
                     expected.append(index)
                 else:
-                    model.tasks[task_id] = Known(task_id, frame.specs[spec], model.next_order())
-                    self.ids.append(task_id)
+                    model.tasks[task.id] = Known(task.id, frame.specs[task.spec_index], model.next_order())
+                    self.ids.append(task.id)
             model.frames[frame.frame_id] = expected
         assert refused == model.frames[frame.frame_id]
         self.settle_batch()
@@ -530,8 +531,8 @@ class EngineMachine(RuleBasedStateMachine):
     def settle(self, pick: Pick, failed: bool, reject: bool, after: int | None) -> None:
         worker, held = self.some(pick)
         forgets = pick.random() >= 0.8  # that it has settled, and does it again
-        done = [] if failed else [(*each.place, b"r") for each in held]
-        attempts = [c.FailedAttempt(*each.place, FAILURE, after, reject) for each in held] if failed else []
+        done = [] if failed else [Done(*each.place, b"r") for each in held]
+        attempts = [FailedAttempt(*each.place, FAILURE, after, reject) for each in held] if failed else []
         rest: c.Settle | None = c.Settle(worker.session, [*done], attempts)
         while rest is not None:
             settled = self.run(rest)

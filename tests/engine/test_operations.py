@@ -21,7 +21,7 @@ def dead(driver: Driver, count: int = 1, **fields: object) -> list[bytes]:
     while held := driver.take(worker):
         driver.fail(worker, *held, reject=True)
     driver.do(c.Leave(worker))
-    return [task_id for task_id, _, _ in frame.tasks]
+    return [task.id for task in frame.tasks]
 
 
 # ------------------------------------------------------------------------------------------------ purge
@@ -61,7 +61,7 @@ def test_what_is_enqueued_right_after_a_purge_survives_it() -> None:
     driver.tick()
 
     worker = driver.worker()
-    assert [held.id for held in driver.take(worker)] == [task_id for task_id, _, _ in frame.tasks]
+    assert [held.id for held in driver.take(worker)] == [task.id for task in frame.tasks]
 
 
 @pytest.mark.parametrize("slices", [0, 1, 2])
@@ -371,7 +371,7 @@ def dead_with(driver: Driver, payload: bytes) -> list[bytes]:
     worker = driver.worker("undertaker")
     driver.fail(worker, *driver.take(worker), reject=True)
     driver.do(c.Leave(worker))
-    return [task_id for task_id, _, _ in frame.tasks]
+    return [task.id for task in frame.tasks]
 
 
 def size(driver: Driver) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.engine.harness import Driver
 from tq.core.errors import InvalidArgument
-from tq.core.outcome import TaskFailure
+from tq.core.outcome import FailedAttempt, TaskFailure
 from tq.engine import commands as c, flows, rows as r
 from tq.engine.pages import ANSWER_BYTES_MAX, Room
 from tq.protocol.frames import FRAME_BYTES_MAX
@@ -168,7 +168,7 @@ def in_state(driver: Driver, state: str, ids: list[bytes], failure: TaskFailure)
         if state == "running":
             break
         for each in held:
-            driver.settle(c.Settle(worker, [], [c.FailedAttempt(*each.place, failure, 1_000, state == "dead")]))
+            driver.settle(c.Settle(worker, [], [FailedAttempt(*each.place, failure, 1_000, state == "dead")]))
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -5,7 +5,7 @@ import pytest
 from tests.engine.harness import FAILURE, Driver, bytes_of
 from tq.core.errors import SessionUnknown
 from tq.core.lifecycle import DeadReason, TaskState
-from tq.core.outcome import TaskFailure, TaskResult
+from tq.core.outcome import Done, FailedAttempt, TaskFailure, TaskResult
 from tq.core.retry import BACKOFF_MS_MAX, RetryPolicy
 from tq.core.times import Timestamp
 from tq.engine import commands as c, rows as r
@@ -165,7 +165,7 @@ def test_the_texts_of_a_failure_are_kept_as_long_as_may_be() -> None:
     worker = driver.worker()
     (held,) = driver.take(worker)
 
-    driver.settle(c.Settle(worker, [], [c.FailedAttempt(*held.place, LONG, None, True)]))
+    driver.settle(c.Settle(worker, [], [FailedAttempt(*held.place, LONG, None, True)]))
 
     failure = driver.view(task_id).failure
     assert failure is not None
@@ -183,10 +183,10 @@ def test_outcomes_that_are_no_bounded_change_together_are_settled_in_several(end
         driver.dispatch()
     held = driver.take(worker)
     result = bytes(driver.settings.payload_bytes_max + 1 if ends == "too long" else 6_000)
-    done: list[tuple[int, int, bytes | None]] = []
+    done: list[Done] = []
     if ends in {"done", "too long"}:
-        done = [(*each.place, result) for each in held]
-    failed = [c.FailedAttempt(*each.place, LONG, 1_000, ends == "rejected") for each in held] if not done else []
+        done = [Done(*each.place, result) for each in held]
+    failed = [FailedAttempt(*each.place, LONG, 1_000, ends == "rejected") for each in held] if not done else []
     rest: c.Settle | None = c.Settle(worker, done, failed)
     parts, left = 0, 200
 
@@ -210,7 +210,7 @@ def test_one_outcome_is_settled_however_large_it_is() -> None:
     worker = driver.worker()
     held = driver.take(worker)
 
-    first = driver.do(c.Settle(worker, [], [c.FailedAttempt(*each.place, LONG, 0, False) for each in held]))
+    first = driver.do(c.Settle(worker, [], [FailedAttempt(*each.place, LONG, 0, False) for each in held]))
     assert first.rest is not None
     second = driver.do(first.rest)
 
@@ -222,7 +222,8 @@ def test_a_settle_goes_on_in_the_next_batch_when_another_has_filled_this_one() -
     driver.enqueue(4, result_ttl_ms=60_000)
     one, two = driver.worker("w1", window=2), driver.worker("w2", window=2)
     results = [
-        c.Settle(worker, [(*each.place, bytes(250_000)) for each in driver.take(worker)], []) for worker in (one, two)
+        c.Settle(worker, [Done(*each.place, bytes(250_000)) for each in driver.take(worker)], [])
+        for worker in (one, two)
     ]
     changes = driver.engine.changes()
 
@@ -238,9 +239,9 @@ def test_more_outcomes_than_a_change_may_have_are_settled_in_two() -> None:
     driver.enqueue(SETTLES_MAX + 10, dispatch=False)
     worker = driver.worker(window=2_000)
     held = driver.take(worker)
-    failed = [c.FailedAttempt(*each.place, FAILURE, 0, False) for each in held[600:]]
+    failed = [FailedAttempt(*each.place, FAILURE, 0, False) for each in held[600:]]
 
-    first = driver.do(c.Settle(worker, [(*each.place, None) for each in held[:600]], failed))
+    first = driver.do(c.Settle(worker, [Done(*each.place, None) for each in held[:600]], failed))
 
     assert first == c.Settled([], c.Settle(worker, [], failed[400:]))
 
@@ -248,7 +249,7 @@ def test_more_outcomes_than_a_change_may_have_are_settled_in_two() -> None:
 def test_a_worker_that_is_not_known_settles_nothing() -> None:
     driver = Driver()
 
-    driver.refused(c.Settle(b"n" * 16, [(1, 0, None)], []), SessionUnknown)
+    driver.refused(c.Settle(b"n" * 16, [Done(1, 0, None)], []), SessionUnknown)
 
 
 # ------------------------------------------------------------------------------------------------ losses

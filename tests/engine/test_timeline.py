@@ -3,6 +3,7 @@
 import pytest
 
 from tests.engine.harness import FAILURE, Driver
+from tq.core.outcome import FailedAttempt
 from tq.engine import commands as c, passage, rows as r, timeline
 from tq.engine.operations import SLICE_BYTES
 
@@ -15,7 +16,7 @@ def schedule(driver: Driver, *waits: int) -> list[bytes]:
     for held, wait in zip(driver.take(worker), waits, strict=True):
         driver.fail(worker, held, retry_after_ms=wait)
     driver.do(c.Leave(worker))
-    return [task_id for task_id, _, _ in frame.tasks]
+    return [task.id for task in frame.tasks]
 
 
 def states(driver: Driver, ids: list[bytes]) -> list[str]:
@@ -94,7 +95,7 @@ def test_a_row_added_in_the_batch_in_which_others_are_due_is_not_lost() -> None:
     changes = driver.engine.changes()
 
     driver.engine.apply(c.Tick(), driver.now, changes)
-    failed = c.FailedAttempt(*held.place, FAILURE, 0, reject=False)
+    failed = FailedAttempt(*held.place, FAILURE, 0, reject=False)
     driver.engine.apply(c.Settle(worker, [], [failed]), driver.now, changes)
     driver.finish(changes)
     driver.tick()

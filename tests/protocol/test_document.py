@@ -8,23 +8,30 @@ import msgspec
 import pytest
 
 from tq.core.errors import CODES
-from tq.core.outcome import TaskFailure, TaskResult
+from tq.core.lease import DeliveryRef
+from tq.core.outcome import Done, FailedAttempt, TaskFailure, TaskResult
 from tq.core.queue import QueueView
 from tq.core.retry import RetryPolicy
-from tq.core.task import TaskRecord, TaskSpec, TaskView
+from tq.core.task import NewTask, TaskRecord, TaskSpec, TaskView
 from tq.core.worker import WorkerInfo, WorkerView
 from tq.protocol import states
 from tq.protocol.codec import decode_message
 from tq.protocol.frames import FrameReader
-from tq.protocol.messages import MESSAGES, Failure, Held, Limits, Role, Type
+from tq.protocol.messages import MESSAGES, Held, Limits, QueueWeight, RefusedCancel, RefusedEnqueue, Role, Type
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### (.+)\n\n((?:(?!^##).*\n)*)", TEXT, flags=re.MULTILINE))
 VALUES: list[type[msgspec.Struct]] = [
-    Failure,
+    DeliveryRef,
+    Done,
+    FailedAttempt,
     Held,
     Limits,
+    NewTask,
     QueueView,
+    QueueWeight,
+    RefusedCancel,
+    RefusedEnqueue,
     RetryPolicy,
     TaskFailure,
     TaskRecord,

@@ -16,14 +16,15 @@ from typing import Any
 import msgspec
 
 from tests.broker.peers import Bench, Peer, records, settle
-from tq.core.outcome import TaskFailure
+from tq.core.lease import DeliveryRef
+from tq.core.outcome import Done, FailedAttempt, TaskFailure
 from tq.core.retry import RetryPolicy
-from tq.core.task import TaskSpec
+from tq.core.task import NewTask, TaskSpec
 from tq.core.worker import WorkerInfo
 from tq.engine.rows import OPERATION, key_end
 from tq.protocol import messages
 from tq.protocol.codec import encode_message
-from tq.protocol.messages import DeadAction, QueueAction, Role
+from tq.protocol.messages import DeadAction, QueueAction, QueueWeight, Role
 from tq.store.base import Durability
 from tq.store.rocks import RocksStore
 
@@ -56,17 +57,17 @@ class Maker:
     async def enqueue(self, queue: str, count: int = 1, **spec: Any) -> list[str]:
         """Enqueue equal tasks and return their ids."""
         spec = {"name": "mail.send", "queue": queue, **spec}
-        tasks = [(self._bench.new_id(), 0, PAYLOAD) for _ in range(count)]
+        tasks = [NewTask(self._bench.new_id(), 0, PAYLOAD) for _ in range(count)]
         frame = messages.Enqueue(self._bench.new_id(), [TaskSpec(**spec)], tasks)
         assert await self.ask(frame) == messages.Enqueued()
         self.last_frame = frame
-        return [task_id.hex() for task_id, _, _ in tasks]
+        return [task.id.hex() for task in tasks]
 
     async def worker(self, name: str, queue: str, window: int) -> Peer:
         info = WorkerInfo(name, "host-1", 4711, "async", window, ["mail.send", "mail.check"], "1")
         hello = messages.Hello(messages.MAGIC, messages.VERSION, Role.WORKER, "", session_of(name), SECRET, info)
         peer = await self._bench._greeted(hello)
-        peer.send(messages.Subscribe([(queue, 1)]))
+        peer.send(messages.Subscribe([QueueWeight(queue, 1)]))
         peer.send(messages.Window(window, 1 << 20))
         await settle()
         return peer
@@ -126,11 +127,11 @@ async def _ended(maker: Maker) -> None:
     results = {completed[0]: b"\xa4done", completed[1]: None, completed[2]: b'"done"'}
     worker.send(
         messages.Settle(
-            [(*places[task_id], result) for task_id, result in results.items()],
-            [messages.Failure(*places[task_id], FAILURE) for task_id in failed]
-            + [messages.Failure(*places[task_id], FAILURE, reject=True) for task_id in rejected]
-            + [messages.Failure(*places[task_id], FAILURE, retry_after_ms=500_000) for task_id in scheduled[:1]]
-            + [messages.Failure(*places[task_id], FAILURE) for task_id in scheduled[1:]],
+            [Done(*places[task_id], result) for task_id, result in results.items()],
+            [FailedAttempt(*places[task_id], FAILURE) for task_id in failed]
+            + [FailedAttempt(*places[task_id], FAILURE, reject=True) for task_id in rejected]
+            + [FailedAttempt(*places[task_id], FAILURE, retry_after_ms=500_000) for task_id in scheduled[:1]]
+            + [FailedAttempt(*places[task_id], FAILURE) for task_id in scheduled[1:]],
         )
     )
     await settle()
@@ -152,14 +153,14 @@ async def _lost(maker: Maker, bench: Bench) -> None:
     for name in ("lost-1", "lost-2"):
         worker = await maker.worker(name, "lost", 1)
         ((token, index, _),) = await maker.taken(worker)
-        worker.send(messages.Started([(token, index)]))
+        worker.send(messages.Started([DeliveryRef(token, index)]))
         await settle()
         bench.pass_time(11_000)
         await settle()
     suspect = await maker.enqueue("lost", max_losses=3)
     worker = await maker.worker("lost-3", "lost", 1)
     ((token, index, _),) = await maker.taken(worker)
-    worker.send(messages.Started([(token, index)]))
+    worker.send(messages.Started([DeliveryRef(token, index)]))
     await settle()
     bench.pass_time(11_000)
     await settle()
@@ -172,7 +173,7 @@ async def _running(maker: Maker) -> None:
     await maker.enqueue("busy", 2)
     worker = await maker.worker("busy", "busy", 10)
     taken = await maker.taken(worker)
-    worker.send(messages.Started([taken[0][:2]]))
+    worker.send(messages.Started([DeliveryRef(*taken[0][:2])]))
     await settle()
     maker.facts["running"] = {
         "session": session_of("busy").hex(),

@@ -13,7 +13,7 @@ import pytest
 from tests.broker.peers import Bench, Peer, records, settle
 from tq.core.errors import StoreTooNew
 from tq.core.lifecycle import TaskState
-from tq.core.outcome import TaskFailure
+from tq.core.outcome import Done, TaskFailure
 from tq.core.task import TaskView
 from tq.core.worker import WorkerInfo
 from tq.engine.engine import Engine, EngineSettings
@@ -21,7 +21,7 @@ from tq.engine.rows import META, u64
 from tq.protocol import messages
 from tq.protocol.codec import decode_message
 from tq.protocol.frames import FrameReader
-from tq.protocol.messages import DeadAction, QueueAction, Role
+from tq.protocol.messages import DeadAction, QueueAction, QueueWeight, Role
 from tq.store.base import Durability
 from tq.store.rocks import RocksStore
 
@@ -59,7 +59,7 @@ class Opened:
         peer = Peer(self.bench)
         info = WorkerInfo("w", "host-1", 4711, "async", 100, NAMES)
         peer.send(messages.Hello(messages.MAGIC, messages.VERSION, Role.WORKER, "", session, secret, info, held))
-        peer.send(messages.Subscribe([(name, 1) for name in queues]))
+        peer.send(messages.Subscribe([QueueWeight(name, 1) for name in queues]))
         peer.send(messages.Window(100, 1 << 20))
         await settle()
         return peer
@@ -172,7 +172,7 @@ def test_a_worker_in_the_middle_of_its_work_goes_on(opened: Callable[[Check], No
 
         worker = await old.worker(session, secret, [messages.Held(token, indexes, indexes[:1])], ["busy"])
         welcome, *_ = worker.received()
-        worker.send(messages.Settle([(token, index, b"\x01") for index in indexes]))
+        worker.send(messages.Settle([Done(token, index, b"\x01") for index in indexes]))
         await settle()
 
         assert (welcome.resumed, welcome.lost) == (True, [])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.broker.peers import Bench
 from tests.upgrade.transcript import GOLDEN, Stage, cut, messages_in
-from tq.protocol.messages import MESSAGES, TYPE_OF, Cancelled, Error
+from tq.protocol.messages import MESSAGES, TYPE_OF, Cancelled, Error, RefusedCancel
 from tq.store.memory import MemoryStore
 
 STEPS: list[list[Any]] = json.loads(GOLDEN.read_text())
@@ -66,7 +66,7 @@ def without_prose(message: msgspec.Struct) -> msgspec.Struct:
         case Error():
             return msgspec.structs.replace(message, text="")
         case Cancelled(refused):
-            return Cancelled([(task_id, code, "") for task_id, code, _ in refused])
+            return Cancelled([RefusedCancel(each.id, each.code, "") for each in refused])
         case _:
             return message
 

@@ -14,15 +14,16 @@ import msgspec
 
 from tests.broker.peers import START_MS, Bench, Peer, settle
 from tq.core.ids import compose
-from tq.core.outcome import TaskFailure
+from tq.core.lease import DeliveryRef
+from tq.core.outcome import Done, FailedAttempt, TaskFailure
 from tq.core.retry import RetryPolicy
-from tq.core.task import TaskSpec
+from tq.core.task import NewTask, TaskSpec
 from tq.core.times import Timestamp
 from tq.core.worker import WorkerInfo
 from tq.protocol import messages as m
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import FrameReader
-from tq.protocol.messages import MAGIC, VERSION, Role
+from tq.protocol.messages import MAGIC, VERSION, QueueWeight, Role
 from tq.store.memory import MemoryStore
 
 GOLDEN = Path(__file__).with_name("transcript-v1.json")
@@ -36,7 +37,7 @@ SPEC = TaskSpec(
     "mail.send", "mail", 212, 30_000, 60_000, RetryPolicy(max_attempts=2, backoff_ms=500, jitter=0.0), 2, "json"
 )
 INFO = WorkerInfo("worker-1", "host-1", 4711, "async", 16, ["mail.send"], "1")
-FRAME = m.Enqueue(FRAMES[0], [SPEC], [(TASKS[number], 0, b'[["a@b.c"],{}]') for number in range(3)])
+FRAME = m.Enqueue(FRAMES[0], [SPEC], [NewTask(TASKS[number], 0, b'[["a@b.c"],{}]') for number in range(3)])
 
 Step = tuple[str, str, list[str] | int]
 
@@ -44,23 +45,29 @@ SCRIPT: list[tuple[str, list[msgspec.Struct] | int]] = [
     ("client", [m.Hello(MAGIC, VERSION, Role.CLIENT, "tq 1")]),
     ("client", [FRAME, m.Wait([TASKS[0], TASKS[1]]), m.Get([TASKS[0], b"?" * 16]), m.ListTasks("ready", "mail", 10)]),
     ("worker", [m.Hello(MAGIC, VERSION, Role.WORKER, "tq-worker 1", SESSION, SECRET, INFO)]),
-    ("worker", [m.Subscribe([("mail", 1)]), m.Window(3, 1 << 20)]),
+    ("worker", [m.Subscribe([QueueWeight("mail", 1)]), m.Window(3, 1 << 20)]),
     ("keeper", [m.Hello(MAGIC, VERSION, Role.KEEPER, "tq-worker 1", SESSION, SECRET)]),
     ("keeper", [m.Heartbeat(1)]),
-    ("worker", [m.Started([(TOKEN, 0), (TOKEN, 1)])]),
+    ("worker", [m.Started([DeliveryRef(TOKEN, 0), DeliveryRef(TOKEN, 1)])]),
     ("client", [m.ListWorkers(), m.ListQueues("mail"), m.Get([TASKS[0]]), m.Cancel([TASKS[0]])]),
-    ("worker", [m.Settle([(TOKEN, 0, b'"sent"')], [m.Failure(TOKEN, 1, FAILURE)])]),
-    ("worker", [m.Release([(TOKEN, 2)])]),
+    ("worker", [m.Settle([Done(TOKEN, 0, b'"sent"')], [FailedAttempt(TOKEN, 1, FAILURE)])]),
+    ("worker", [m.Release([DeliveryRef(TOKEN, 2)])]),
     ("client", [m.ListTasks("scheduled"), FRAME]),
     ("", 750),
     ("keeper", [m.Heartbeat(2, "mail.send")]),
-    ("worker", [m.Settle([(TOKEN + 1, 0, None), (TOKEN, 2, None)], [m.Failure(TOKEN + 2, 0, FAILURE, 100, True)])]),
+    (
+        "worker",
+        [m.Settle([Done(TOKEN + 1, 0, None), Done(TOKEN, 2, None)], [FailedAttempt(TOKEN + 2, 0, FAILURE, 100, True)])],
+    ),
     ("client", [m.Unwait([TASKS[2]]), m.ListTasks("dead"), m.ControlDead(m.DeadAction.REDRIVE, None, [TASKS[1]])]),
-    ("client", [m.ControlQueue("mail", m.QueueAction.PAUSE), m.Enqueue(FRAMES[1], [SPEC], [(TASKS[3], 0, b"")])]),
+    (
+        "client",
+        [m.ControlQueue("mail", m.QueueAction.PAUSE), m.Enqueue(FRAMES[1], [SPEC], [NewTask(TASKS[3], 0, b"")])],
+    ),
     ("client", [m.Cancel([TASKS[3]]), m.ControlQueue("mail", m.QueueAction.RESUME), m.ListQueues()]),
     ("client", [m.ControlQueue("mail", m.QueueAction.PURGE), m.ControlQueue("none", m.QueueAction.PURGE), m.Ping()]),
     ("worker", [m.Goodbye()]),
-    ("client", [m.Settle([(TOKEN, 0, None)])]),
+    ("client", [m.Settle([Done(TOKEN, 0, None)])]),
 ]
 """What is said; what a peer gets is written down after each line, for all of them."""
 

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import msgspec
 
+from tq.core.lease import DeliveryRef
 from tq.core.lifecycle import DeadReason, TaskState
-from tq.core.outcome import TaskFailure, TaskResult
+from tq.core.outcome import Done, FailedAttempt, TaskFailure, TaskResult
 from tq.core.priority import Priority
 from tq.core.queue import QueueView
 from tq.core.retry import RetryPolicy
-from tq.core.task import TaskRecord, TaskSpec, TaskView
+from tq.core.task import NewTask, TaskRecord, TaskSpec, TaskView
 from tq.core.times import Timestamp
 from tq.core.worker import WorkerInfo, WorkerView
 from tq.protocol import messages as m
 from tq.protocol.codec import encode_message
+from tq.protocol.messages import QueueWeight, RefusedCancel, RefusedEnqueue
 
 GOLDEN = Path(__file__).with_name("wire-v1.json")
 CORRELATION = 0x01020304
@@ -124,14 +126,16 @@ EXAMPLES: list[msgspec.Struct] = [
         INFO,
         [m.Held(1 << 40, indexes=[0, 1], started=[1])],
     ),
-    m.Welcome(1, "tq-broker 0.1.0", AT, m.Limits(1 << 20, 1 << 18, 1_000, 2_000, 10_000), True, [(1 << 40, 0)]),
+    m.Welcome(
+        1, "tq-broker 0.1.0", AT, m.Limits(1 << 20, 1 << 18, 1_000, 2_000, 10_000), True, [DeliveryRef(1 << 40, 0)]
+    ),
     m.Error("overloaded", "too many requests", retryable=True, closes=False, retry_after_ms=100),
     m.Ok(),
     m.Ping(),
     m.Pong("tq-broker 0.1.0", AT),
     m.GoingAway("restart"),
-    m.Enqueue(FRAME_ID, [SPEC], [(ID_1, 0, PAYLOAD), (ID_2, 0, b"")]),
-    m.Enqueued([(1, "duplicate_task", "exists")]),
+    m.Enqueue(FRAME_ID, [SPEC], [NewTask(ID_1, 0, PAYLOAD), NewTask(ID_2, 0, b"")]),
+    m.Enqueued([RefusedEnqueue(1, "duplicate_task", "exists")]),
     m.Get([ID_1, ID_2]),
     m.Tasks([VIEW, None], b"cursor"),
     m.Wait([ID_1, ID_2]),
@@ -139,16 +143,18 @@ EXAMPLES: list[msgspec.Struct] = [
     m.Results([COMPLETED, DEAD]),
     m.Unwait([ID_1]),
     m.Cancel([ID_1]),
-    m.Cancelled([(ID_1, "wrong_state", "it runs")]),
+    m.Cancelled([RefusedCancel(ID_1, "wrong_state", "it runs")]),
     m.ListTasks("ready", "mail", 10, b"cursor"),
-    m.Subscribe([("mail", 4), ("default", 1)], weighted=True),
+    m.Subscribe([QueueWeight("mail", 4), QueueWeight("default", 1)], weighted=True),
     m.Window(100, 1 << 20),
     m.Deliver((1 << 40) + 1, True, [msgspec.Raw(msgspec.msgpack.encode(RECORD))]),
-    m.Settle([((1 << 40) + 1, 0, b"\x01"), ((1 << 40) + 1, 1, None)], [m.Failure(1 << 40, 2, FAILURE, 250, True)]),
-    m.Settled([((1 << 40) + 1, 1)]),
-    m.Started([(1 << 40, 2)]),
-    m.Release([(1 << 40, 3)]),
-    m.Revoke([(1 << 40, 4)]),
+    m.Settle(
+        [Done((1 << 40) + 1, 0, b"\x01"), Done((1 << 40) + 1, 1, None)], [FailedAttempt(1 << 40, 2, FAILURE, 250, True)]
+    ),
+    m.Settled([DeliveryRef((1 << 40) + 1, 1)]),
+    m.Started([DeliveryRef(1 << 40, 2)]),
+    m.Release([DeliveryRef(1 << 40, 3)]),
+    m.Revoke([DeliveryRef(1 << 40, 4)]),
     m.Heartbeat(12345, "mail.send"),
     m.Goodbye(),
     m.ListQueues("mail"),

@@ -11,7 +11,7 @@ from itertools import count
 
 from tests.worker.scripted import ScriptedBroker, registry
 from tq.core.worker import WorkerInfo
-from tq.protocol.messages import Subscribe
+from tq.protocol.messages import QueueWeight, Subscribe
 from tq.worker.dispatcher import Dispatcher
 from tq.worker.executor import Executor
 from tq.worker.identity import Identity
@@ -93,7 +93,7 @@ class Rig:
             self.identity,
             self.dispatcher,
             info,
-            Subscribe(list(queues)),
+            Subscribe([QueueWeight(name, weight) for name, weight in queues]),
             clock=self.clock,
             draw=lambda: 1.0 - 2**-53,
         )

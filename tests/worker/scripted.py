@@ -15,13 +15,14 @@ from tq.app.middleware import Middleware
 from tq.app.registry import Handler, Registry
 from tq.core.errors import BrokerError, BrokerUnavailable
 from tq.core.ids import compose
+from tq.core.lease import DeliveryRef
+from tq.core.outcome import FailedAttempt
 from tq.core.task import RECORD_FORMAT, TaskRecord, TaskSpec
 from tq.core.times import Timestamp
 from tq.protocol.connection import Request, ServerConnection
 from tq.protocol.messages import (
     MESSAGES,
     Deliver,
-    Failure,
     Goodbye,
     Heartbeat,
     Hello,
@@ -81,7 +82,7 @@ class ScriptedBroker:
         self.is_absent = False
         self.holds: set[type[msgspec.Struct]] = set()
         self.refuses: dict[type[msgspec.Struct], BrokerError] = {}
-        self.lost: list[tuple[int, int]] = []
+        self.lost: list[DeliveryRef] = []
         self.said: list[msgspec.Struct] = []
         self.connections = 0
         self.worker: BrokerEnd | None = None
@@ -150,13 +151,13 @@ class ScriptedBroker:
     def done(self) -> dict[tuple[int, int], object]:
         """The results that came, decoded, by (token, index)."""
         return {
-            (token, index): None if result is None else msgspec.msgpack.decode(result)
+            (done.token, done.index): None if done.result is None else msgspec.msgpack.decode(done.result)
             for settle in self.of(Settle)
-            for token, index, result in settle.done
+            for done in settle.done
         }
 
     @property
-    def failed(self) -> dict[tuple[int, int], Failure]:
+    def failed(self) -> dict[tuple[int, int], FailedAttempt]:
         """The failures that came, by (token, index)."""
         return {(each.token, each.index): each for settle in self.of(Settle) for each in settle.failed}
 

@@ -14,6 +14,7 @@ from tests.worker.rig import Gate, running
 from tests.worker.scripted import LIMITS, record, soft
 from tq.app.context import SoftTimeout
 from tq.core.errors import InvalidArgument, Overloaded
+from tq.core.lease import DeliveryRef
 from tq.core.outcome import Retry, TaskFailure
 from tq.protocol.messages import Deliver, Hello, Release, Revoke, Settle, Settled, Started, Window
 from tq.worker.assignment import Failed, Outcome
@@ -77,7 +78,7 @@ async def test_a_task_that_is_over_within_the_turn_gets_no_started_mark_and_one_
         rig.broker.deliver(6, *(record("sometimes", lasts) for lasts in (False, True, False)))
         await rig.turns(50)
 
-        assert rig.broker.of(Started) == [Started([(6, 1)])]
+        assert rig.broker.of(Started) == [Started([DeliveryRef(6, 1)])]
 
 
 async def test_a_kind_that_has_not_ended_here_yet_is_marked_before_it_runs() -> None:
@@ -90,12 +91,12 @@ async def test_a_kind_that_has_not_ended_here_yet_is_marked_before_it_runs() -> 
         rig.broker.deliver(5, *(record("work") for _ in range(4)))
         await rig.broker.until(lambda: len(rig.broker.done) == 4)
 
-        assert rig.broker.of(Started) == [Started([(5, 0), (5, 1)])]
+        assert rig.broker.of(Started) == [Started([DeliveryRef(5, 0), DeliveryRef(5, 1)])]
         assert marked_when_it_ran[0] == 1
 
 
 async def test_what_blocks_the_loop_in_its_first_step_is_known_as_begun_to_who_asks_from_outside() -> None:
-    begun: list[list[tuple[int, int]]] = []
+    begun: list[list[DeliveryRef]] = []
 
     async def work(blocks: bool) -> None:
         if blocks:
@@ -107,7 +108,7 @@ async def test_what_blocks_the_loop_in_its_first_step_is_known_as_begun_to_who_a
         rig.broker.deliver(6, record("work", True), record("work", False))
         await rig.broker.until(lambda: (6, 1) in rig.broker.done)
 
-        assert begun == [[(6, 0)]]
+        assert begun == [[DeliveryRef(6, 0)]]
         assert rig.dispatcher.unmarked() == []
 
 
@@ -126,7 +127,7 @@ async def test_what_waited_while_the_loop_stood_still_is_handed_back_and_not_run
         await rig.broker.until(lambda: (6, 0) in rig.broker.done)
 
     assert ran == ["a", "b", "d"]
-    assert rig.broker.of(Release) == [Release([(5, 2)])]
+    assert rig.broker.of(Release) == [Release([DeliveryRef(5, 2)])]
 
 
 async def test_a_plain_function_runs_in_a_thread_beside_the_loop() -> None:
@@ -170,7 +171,7 @@ async def test_a_task_of_an_unknown_name_is_handed_back_without_an_attempt(caplo
         await rig.broker.until(lambda: (5, 0) in rig.broker.done)
         await rig.turns()
 
-        assert rig.broker.of(Release) == [Release([(5, 1)])]
+        assert rig.broker.of(Release) == [Release([DeliveryRef(5, 1)])]
         assert not rig.broker.failed
         assert "elsewhere.work" in caplog.text
 
@@ -243,7 +244,7 @@ async def test_what_is_stuck_behind_long_tasks_is_handed_back_and_not_asked_for_
         await rig.broker.next(Release)
 
         assert early == []
-        assert rig.broker.of(Release) == [Release([(5, 2), (5, 3)])]
+        assert rig.broker.of(Release) == [Release([DeliveryRef(5, 2), DeliveryRef(5, 3)])]
         last_window = rig.broker.of(Window)[-1]
         assert last_window.tasks == 2
         assert rig.broker.said.index(last_window) < rig.broker.said.index(rig.broker.of(Release)[0])
@@ -263,7 +264,7 @@ async def test_a_hand_back_closes_the_window_also_by_less_than_is_usually_news()
         rig.broker.deliver(6, *(record("gate") for _ in range(10)))
         await rig.turns()
         rig.tick(0.11)
-        await rig.broker.until(lambda: rig.broker.of(Release) == [Release([(6, 8), (6, 9)])])
+        await rig.broker.until(lambda: rig.broker.of(Release) == [Release([DeliveryRef(6, 8), DeliveryRef(6, 9)])])
 
         assert before.tasks == 10
         assert rig.broker.of(Window)[-1].tasks == 8
@@ -466,7 +467,7 @@ async def test_a_revoked_task_is_stopped_and_its_outcome_is_nobodys_business() -
         rig.broker.deliver(5, record("gate"), record("gate"), record("quick", 7))
         await rig.turns()
 
-        rig.broker.push(Revoke([(5, 0), (5, 1)]))
+        rig.broker.push(Revoke([DeliveryRef(5, 0), DeliveryRef(5, 1)]))
         await rig.broker.until(lambda: (5, 2) in rig.broker.done)
 
         assert (gate.entered, gate.cancelled) == (1, 1)
@@ -478,7 +479,7 @@ async def test_a_task_revoked_before_its_first_step_frees_its_slot_at_once() -> 
     gate = Gate()
     async with running(gate=gate.__call__, concurrency=1) as rig:
         rig.dispatcher.delivered(Deliver(5, False, [record("gate")]))
-        rig.dispatcher.revoked(Revoke([(5, 0)]))
+        rig.dispatcher.revoked(Revoke([DeliveryRef(5, 0)]))
         await rig.turns()
 
         assert gate.entered == 0
@@ -493,7 +494,7 @@ async def test_outcomes_that_came_too_late_are_told_to_the_log_and_forgotten(cap
         await rig.broker.until(lambda: (5, 0) in rig.broker.done)
         correlation = next(iter(rig.dispatcher.holdings._sent))
 
-        rig.dispatcher.settled(correlation, Settled([(5, 0)]))
+        rig.dispatcher.settled(correlation, Settled([DeliveryRef(5, 0)]))
 
         assert rig.dispatcher.holdings.is_empty
         assert "1 outcomes came too late" in caplog.text
@@ -549,7 +550,7 @@ async def test_who_leaves_hands_back_what_has_not_started_and_takes_nothing_new(
         await rig.broker.until(lambda: (5, 0) in rig.broker.done)
 
         assert rig.broker.of(Window)[-1] == Window(0, 0)
-        assert rig.broker.of(Release) == [Release([(5, 1)]), Release([(6, 0)])]
+        assert rig.broker.of(Release) == [Release([DeliveryRef(5, 1)]), Release([DeliveryRef(6, 0)])]
 
 
 async def test_what_still_runs_when_its_worker_must_go_fails_and_is_tried_again_at_once() -> None:
@@ -626,7 +627,7 @@ async def test_what_the_broker_says_is_lost_at_the_reconnection_is_stopped() -> 
         rig.broker.deliver(5, record("gate"))
         await rig.turns()
 
-        rig.broker.lost = [(5, 0)]
+        rig.broker.lost = [DeliveryRef(5, 0)]
         rig.broker.cut()
         await gate.until(lambda gate: gate.cancelled == 1)
         await rig.turns()
@@ -646,7 +647,7 @@ async def test_an_outcome_that_is_lost_at_the_reconnection_is_told_to_the_log(
         rig.broker.holds.clear()
         rig.broker.said.clear()
 
-        rig.broker.lost = [(5, 0)]
+        rig.broker.lost = [DeliveryRef(5, 0)]
         rig.broker.cut()
         await rig.broker.until(lambda: (5, 1) in rig.broker.done)
 

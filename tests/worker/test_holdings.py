@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from tests.worker.scripted import LIMITS, record, registry
-from tq.core.outcome import TaskFailure
-from tq.protocol.messages import Failure, Held, Limits, Settle
+from tq.core.lease import DeliveryRef
+from tq.core.outcome import Done, FailedAttempt, TaskFailure
+from tq.protocol.messages import Held, Limits, Settle
 from tq.worker.assignment import Assignment, Failed, Stage
 from tq.worker.executor import Executor
 from tq.worker.holdings import Holdings
@@ -55,7 +56,7 @@ def test_outcomes_go_out_together_and_are_forgotten_when_they_are_settled() -> N
 
     settle = send(holdings, 11)
 
-    assert settle == Settle([(7, 0, b"r")], [Failure(7, 1, failed.failure)])
+    assert settle == Settle([Done(7, 0, b"r")], [FailedAttempt(7, 1, failed.failure)])
     assert (holdings.has_unsent, holdings.batches_sent, holdings.unsettled) == (False, 1, 2)
     assert not holdings.is_empty
     holdings.settled(11)
@@ -73,7 +74,11 @@ def test_a_connection_that_ends_before_the_answer_costs_no_outcome_and_keeps_the
 
     holdings.unsettle_all()
 
-    assert sorted(send(holdings, 1).done) == [(7, 0, b"1"), (7, 1, b"2"), (7, 2, b"3")]
+    assert sorted(send(holdings, 1).done, key=lambda done: done.index) == [
+        Done(7, 0, b"1"),
+        Done(7, 1, b"2"),
+        Done(7, 2, b"3"),
+    ]
     holdings.settled(1)
     assert holdings.is_empty
 
@@ -108,7 +113,7 @@ def test_a_frame_holds_no_more_bytes_than_the_broker_reads_but_always_one_outcom
 
     frames = [send(holdings, number, limits) for number in (1, 2)]
 
-    assert [[index for _, index, _ in frame.done] for frame in frames] == [[0, 1], [2]]
+    assert [[done.index for done in frame.done] for frame in frames] == [[0, 1], [2]]
 
 
 @pytest.mark.parametrize("text", ["x" * 10_000, "\N{PILE OF POO}" * 10_000])
@@ -132,7 +137,7 @@ def test_only_what_has_waited_long_enough_is_handed_back() -> None:
 
     names = holdings.hand_back(1.5)
 
-    assert names == [(7, 1)]
+    assert names == [DeliveryRef(7, 1)]
     assert (running.stage, old.stage, new.stage) == (Stage.RUNNING, Stage.GONE, Stage.WAITING)
     assert holdings.held() == [Held(7, [0], [0]), Held(8, [0], [])]
 
@@ -141,7 +146,7 @@ def test_a_lost_lease_takes_its_task_out_wherever_it_is() -> None:
     holdings, (finished, running, waiting, other) = holding(7, 4, running=2)
     holdings.finish(finished, b"r")
 
-    to_stop, dropped = holdings.lose([(7, 0), (7, 1), (7, 2), (99, 0)])
+    to_stop, dropped = holdings.lose([DeliveryRef(7, 0), DeliveryRef(7, 1), DeliveryRef(7, 2), DeliveryRef(99, 0)])
 
     assert (to_stop, dropped) == ([running], 1)
     assert not holdings.has_unsent
@@ -153,7 +158,7 @@ def test_a_lost_lease_takes_its_task_out_wherever_it_is() -> None:
 
 def test_the_outcome_of_a_lost_lease_is_dropped_and_its_slot_is_free() -> None:
     holdings, (work,) = holding(7, 1, running=1)
-    holdings.lose([(7, 0)])
+    holdings.lose([DeliveryRef(7, 0)])
 
     counts = holdings.finish(work, b"r")
 
@@ -183,7 +188,7 @@ def test_a_lost_session_leaves_only_outcomes() -> None:
     assert holdings.held() == []
     assert not holdings.has_waiting
     holdings.finish(running, b"too late")
-    assert send(holdings, 1).done == [(7, 0, b"r")]
+    assert send(holdings, 1).done == [Done(7, 0, b"r")]
     holdings.settled(1)
     assert holdings.is_empty
 

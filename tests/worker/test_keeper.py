@@ -11,6 +11,7 @@ import pytest
 
 from tests.worker.scripted import LIMITS, ScriptedBroker
 from tq.core.errors import BrokerUnavailable, SessionUnknown
+from tq.core.lease import DeliveryRef
 from tq.protocol.connection import ServerConnection
 from tq.protocol.messages import Heartbeat, Hello, Limits, Ok, Role, Started, Welcome
 from tq.worker.identity import Identity
@@ -124,7 +125,7 @@ def beat(conversation: Conversation, server: ServerConnection, now: float) -> bo
 
 
 def test_what_a_loop_that_stands_still_has_begun_is_marked_before_the_heartbeat_that_says_so() -> None:
-    pulse = Pulse(lambda: [(5, 0), (5, 1)])
+    pulse = Pulse(lambda: [DeliveryRef(5, 0), DeliveryRef(5, 1)])
     conversation, server = converse(beats=heartbeats(pulse))
     said: list[list[object]] = []
 
@@ -134,7 +135,7 @@ def test_what_a_loop_that_stands_still_has_begun_is_marked_before_the_heartbeat_
         conversation.receive(bytes(server.reply(requests[-1].correlation, Ok())))
         said.append([request.message for request in requests])
 
-    marks = Started([(5, 0), (5, 1)])
+    marks = Started([DeliveryRef(5, 0), DeliveryRef(5, 1)])
     assert said == [
         [Heartbeat(1)],
         [Heartbeat(2)],

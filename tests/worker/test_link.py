@@ -16,6 +16,7 @@ from tq.protocol.messages import (
     Goodbye,
     Hello,
     Ping,
+    QueueWeight,
     Role,
     Settle,
     Subscribe,
@@ -38,7 +39,7 @@ async def test_a_worker_says_who_it_is_and_what_it_serves() -> None:
         assert hello.worker is not None
         assert hello.worker.tasks == ["quick"]
         assert hello.agent.startswith("tq-worker/")
-        assert subscribe == Subscribe([("mail", 3), ("default", 1)])
+        assert subscribe == Subscribe([QueueWeight("mail", 3), QueueWeight("default", 1)])
         assert isinstance(window, Window)
 
 

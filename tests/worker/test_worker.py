@@ -9,6 +9,7 @@ import pytest
 from tests.worker.rig import Gate
 from tests.worker.scripted import ScriptedBroker, record, registry
 from tq.core.errors import ConfigError, InvalidArgument, UsageError
+from tq.core.lease import DeliveryRef
 from tq.protocol.messages import Goodbye, Heartbeat, Hello, Ping, Release, Role, Settle, Subscribe, Window
 from tq.worker.keeper import LoopKeeper
 from tq.worker.worker import Worker
@@ -107,7 +108,7 @@ async def test_a_stop_lets_what_runs_end_and_hands_back_the_rest_at_once() -> No
     run = await at_the_gate(broker, gate, 2, concurrency=1)
 
     run.worker.request_stop()
-    await broker.until(lambda: broker.of(Release) == [Release([(5, 1)])])
+    await broker.until(lambda: broker.of(Release) == [Release([DeliveryRef(5, 1)])])
     is_waiting = not run.task.done()
     gate.open()
     await run.end()
@@ -153,7 +154,7 @@ async def test_a_cancelled_worker_stops_what_runs_hands_back_the_rest_and_leaves
 
     assert gate.cancelled == 1
     assert broker.failed[5, 0].failure.type == "WorkerStopped"
-    assert broker.of(Release) == [Release([(5, 1)])]
+    assert broker.of(Release) == [Release([DeliveryRef(5, 1)])]
     assert isinstance(broker.said[-1], Goodbye)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 

@@ -11,6 +11,7 @@ import msgspec
 from tq.broker.batch import Batch
 from tq.broker.connections import Connections
 from tq.core.errors import SessionUnknown
+from tq.core.lease import DeliveryRef
 from tq.core.outcome import TaskResult
 from tq.protocol import messages
 
@@ -43,7 +44,8 @@ class Outlet:
         for revocation in changes.revocations:
             session = connections.of_worker(revocation.session)
             if session is not None:
-                batch.say(session, session.conn.push(messages.Revoke(revocation.tasks)))
+                tasks = [DeliveryRef(token, index) for token, index in revocation.tasks]
+                batch.say(session, session.conn.push(messages.Revoke(tasks)))
         for worker in changes.expelled:
             self._expel(batch, worker)
         results: dict[int, list[TaskResult]] = {}

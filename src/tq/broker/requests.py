@@ -12,6 +12,7 @@ import msgspec
 from tq.broker.pressure import Pressure
 from tq.broker.sessions import Session
 from tq.core.errors import BrokerStoreFull, LocalProtocolError, SessionUnknown
+from tq.core.lease import DeliveryRef
 from tq.engine import commands
 from tq.engine.changes import Changes
 from tq.engine.engine import Engine
@@ -75,7 +76,7 @@ def _hello(host: Answering, session: Session, message: messages.Hello, now: int,
             registered = host.engine.apply(register, now, changes)
             resumed, lost = registered.resumed, registered.lost
             host.appoint(session, message.session)
-    return messages.Welcome(messages.VERSION, host.server, now, host.limits, resumed, lost)
+    return messages.Welcome(messages.VERSION, host.server, now, host.limits, resumed, _refs(lost))
 
 
 def _enqueue(
@@ -84,7 +85,9 @@ def _enqueue(
     if host.pressure.full is not None:
         raise BrokerStoreFull(host.pressure.full)
     command = commands.Enqueue(message.frame_id, message.specs, message.tasks)
-    return messages.Enqueued(host.engine.apply(command, now, changes))
+    return messages.Enqueued(
+        [messages.RefusedEnqueue(*refused) for refused in host.engine.apply(command, now, changes)]
+    )
 
 
 def _settle(
@@ -93,20 +96,17 @@ def _settle(
     if isinstance(message, SettleRest):
         command, lost = message.command, message.lost
     else:
-        failed = [
-            commands.FailedAttempt(each.token, each.index, each.failure, each.retry_after_ms, each.reject)
-            for each in message.failed
-        ]
-        command, lost = commands.Settle(_worker(session), message.done, failed), []
+        command, lost = commands.Settle(_worker(session), message.done, message.failed), []
     settled = host.engine.apply(command, now, changes)
     lost = lost + settled.lost if lost else settled.lost
-    return messages.Settled(lost) if settled.rest is None else Unfinished(SettleRest(settled.rest, lost))
+    return messages.Settled(_refs(lost)) if settled.rest is None else Unfinished(SettleRest(settled.rest, lost))
 
 
 def _subscribe(
     host: Answering, session: Session, message: messages.Subscribe, now: int, changes: Changes
 ) -> messages.Ok:
-    host.engine.apply(commands.Subscribe(_worker(session), message.queues, message.weighted), now, changes)
+    queues = [(queue.name, queue.weight) for queue in message.queues]
+    host.engine.apply(commands.Subscribe(_worker(session), queues, message.weighted), now, changes)
     return messages.Ok()
 
 
@@ -115,11 +115,11 @@ def _window(host: Answering, session: Session, message: messages.Window, now: in
 
 
 def _started(host: Answering, session: Session, message: messages.Started, now: int, changes: Changes) -> None:
-    host.engine.apply(commands.MarkStarted(_worker(session), message.tasks), now, changes)
+    host.engine.apply(commands.MarkStarted(_worker(session), _places(message.tasks)), now, changes)
 
 
 def _release(host: Answering, session: Session, message: messages.Release, now: int, changes: Changes) -> None:
-    host.engine.apply(commands.Release(_worker(session), message.tasks), now, changes)
+    host.engine.apply(commands.Release(_worker(session), _places(message.tasks)), now, changes)
 
 
 def _heartbeat(
@@ -156,7 +156,8 @@ def _unwait(host: Answering, session: Session, message: messages.Unwait, now: in
 def _cancel(
     host: Answering, session: Session, message: messages.Cancel, now: int, changes: Changes
 ) -> messages.Cancelled:
-    return messages.Cancelled(host.engine.apply(commands.Cancel(message.ids), now, changes))
+    refused = host.engine.apply(commands.Cancel(message.ids), now, changes)
+    return messages.Cancelled([messages.RefusedCancel(*each) for each in refused])
 
 
 def _list_tasks(
@@ -205,6 +206,14 @@ def _list_workers(
 
 def _stats(host: Answering, session: Session, message: messages.GetStats, now: int, changes: Changes) -> messages.Stats:
     return host.stats(now, changes)
+
+
+def _refs(places: list[tuple[int, int]]) -> list[DeliveryRef]:
+    return [DeliveryRef(token, index) for token, index in places]
+
+
+def _places(refs: list[DeliveryRef]) -> list[tuple[int, int]]:
+    return [(ref.token, ref.index) for ref in refs]
 
 
 def _worker(session: Session) -> bytes:

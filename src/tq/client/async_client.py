@@ -259,8 +259,8 @@ class AsyncClient:
         refused: dict[TaskId, BrokerError] = {}
         for page in _pages(task_ids):
             answer = await self._request(Cancel(page), Cancelled, is_repeatable=False)
-            for task_id, code, text in answer.refused:
-                refused[TaskId(task_id)] = broker_error(code, text)
+            for each in answer.refused:
+                refused[TaskId(each.id)] = broker_error(each.code, each.text)
         return refused
 
     async def list_tasks(

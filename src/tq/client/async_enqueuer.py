@@ -77,9 +77,9 @@ class AsyncEnqueuer:
             answer = await self._send(frame)
         finally:
             self._alone -= 1
-        for _, code, text in answer.refused:
-            raise broker_error(code, text)
-        return TaskId(frame.tasks[0][0])
+        for refused in answer.refused:
+            raise broker_error(refused.code, refused.text)
+        return TaskId(frame.tasks[0].id)
 
     def _start(self, loop: asyncio.AbstractEventLoop, frame: Enqueue, callers: list[_Waiting]) -> None:
         sending = loop.create_task(self._carry(frame, callers))
@@ -103,11 +103,11 @@ class AsyncEnqueuer:
                 caller.done.cancel()
             raise
         else:
-            for index, code, text in answer.refused:
-                _tell([callers[index]], broker_error(code, text))
-            for caller, (task_id, _, _) in zip(callers, frame.tasks, strict=True):
+            for refused in answer.refused:
+                _tell([callers[refused.index]], broker_error(refused.code, refused.text))
+            for caller, task in zip(callers, frame.tasks, strict=True):
                 if not caller.done.done():
-                    caller.done.set_result(TaskId(task_id))
+                    caller.done.set_result(TaskId(task.id))
 
 
 def _tell(callers: list[_Waiting], error: Exception) -> None:

@@ -14,7 +14,7 @@ from tq.client.errors import EnqueueRefused, RefusedTask
 from tq.client.ids import ClientIds
 from tq.core.errors import BrokerError, ErrorCode, broker_error
 from tq.core.ids import ID_BYTES, TaskId, format_id, is_uuid7
-from tq.core.task import Task, TaskSpec
+from tq.core.task import NewTask, Task, TaskSpec
 from tq.protocol.messages import Enqueue, Enqueued, Limits
 
 FRAME_TASK_BYTES_MAX = 256 * 1024
@@ -49,7 +49,7 @@ class EnqueueOutcome:
 
     def sent(self, frame: Enqueue) -> None:
         """Note that the next tasks of the iterable are in *frame*."""
-        self._ids += [TaskId(row[0]) for row in frame.tasks]
+        self._ids += [TaskId(task.id) for task in frame.tasks]
 
     def flawed(self, code: ErrorCode, text: str) -> None:
         """Note that the next task of the iterable is not worth sending."""
@@ -58,8 +58,8 @@ class EnqueueOutcome:
 
     def answered(self, batch: Batch, answer: Enqueued) -> None:
         """Note what the broker has refused of a frame."""
-        for index, code, text in answer.refused:
-            self._refuse(batch.first + index, broker_error(code, text).code, text)
+        for refused in answer.refused:
+            self._refuse(batch.first + refused.index, broker_error(refused.code, refused.text).code, refused.text)
 
     def refused(self, batch: Batch, error: BrokerError) -> None:
         """Note that none of a frame is enqueued, and that going on is of no use."""
@@ -104,9 +104,9 @@ class FrameCutter:
     def single(self, task: Task) -> Enqueue:
         """Return the frame of one task, which has been checked."""
         if task.id is not None:
-            return Enqueue(self._ids.make(), [task.spec], [(task.id, 0, task.payload)])
+            return Enqueue(self._ids.make(), [task.spec], [NewTask(task.id, 0, task.payload)])
         frame_id, task_id = self._ids.make_many(2)
-        return Enqueue(frame_id, [task.spec], [(task_id, 0, task.payload)])
+        return Enqueue(frame_id, [task.spec], [NewTask(task_id, 0, task.payload)])
 
     def cut(self, tasks: Iterable[Task], limits: Limits, outcome: EnqueueOutcome) -> Iterator[Batch]:
         """Yield the frames that carry *tasks*, taking no more tasks than the next frame needs.
@@ -151,8 +151,8 @@ class FrameCutter:
         missing = sum(1 for task_id, _, _ in cut.rows if task_id is None)
         frame_id, *fresh = self._ids.make_many(missing + 1)
         following = iter(fresh)
-        rows = [(task_id or next(following), index, payload) for task_id, index, payload in cut.rows]
-        batch = Batch(outcome.taken, Enqueue(frame_id, list(cut.specs), rows))
+        tasks = [NewTask(task_id or next(following), index, payload) for task_id, index, payload in cut.rows]
+        batch = Batch(outcome.taken, Enqueue(frame_id, list(cut.specs), tasks))
         outcome.sent(batch.frame)
         return batch
 

@@ -259,8 +259,8 @@ class SyncClient:
         refused: dict[TaskId, BrokerError] = {}
         for page in _pages(task_ids):
             answer = self._request(Cancel(page), Cancelled, is_repeatable=False)
-            for task_id, code, text in answer.refused:
-                refused[TaskId(task_id)] = broker_error(code, text)
+            for each in answer.refused:
+                refused[TaskId(each.id)] = broker_error(each.code, each.text)
         return refused
 
     def list_tasks(self, state: TaskState, queue: str | None = None, limit: int | None = None) -> Iterator[TaskView]:

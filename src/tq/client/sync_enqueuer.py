@@ -26,9 +26,9 @@ class SyncEnqueuer:
             BrokerError: The broker refused it.
         """
         frame = self._cutter.single(task)
-        for _, code, text in self._send(frame).refused:
-            raise broker_error(code, text)
-        return TaskId(frame.tasks[0][0])
+        for refused in self._send(frame).refused:
+            raise broker_error(refused.code, refused.text)
+        return TaskId(frame.tasks[0].id)
 
     def close(self) -> None:
         """Do nothing: what is on its way is its caller's."""

@@ -8,8 +8,18 @@ the last deliveries of the previous run were lost.  Source of the idea: Gray and
 
 from typing import NewType
 
+import msgspec
+
 Token = NewType("Token", int)
 """Names one delivery; strictly increasing over the life of the broker's data."""
+
+
+class DeliveryRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Names a task under a lease: the token of its delivery, and its index there, from 0."""
+
+    token: int
+    index: int
+
 
 EPOCH_MAX = (1 << 24) - 1
 _COUNTER_BITS = 40

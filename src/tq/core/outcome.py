@@ -54,6 +54,31 @@ def shorten(text: str, characters_max: int) -> str:
     return f"{text[: characters_max - tail - 5]}\n...\n{text[-tail:]}"
 
 
+class Done(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An attempt that did what it should: of the task at ``index`` of the delivery ``token``.
+
+    ``result`` is what the handler returned, encoded; None: nothing is kept.
+    """
+
+    token: int
+    index: int
+    result: bytes | None
+
+
+class FailedAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An attempt that failed, of the task at ``index`` of the delivery ``token``.
+
+    ``retry_after_ms``: wait so long instead of by the policy.  ``reject``: no more
+    attempts.
+    """
+
+    token: int
+    index: int
+    failure: TaskFailure
+    retry_after_ms: int | None = None
+    reject: bool = False
+
+
 class TaskResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How a task ended: what `Handle.result` waits for.
 

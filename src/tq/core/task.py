@@ -103,6 +103,14 @@ class Task(msgspec.Struct, frozen=True, gc=False):
         return TaskBuilder(TaskSpec(name))
 
 
+class NewTask(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A task as a frame carries it: its id, which of the frame's specs it has (from 0), its payload."""
+
+    id: bytes
+    spec_index: int
+    payload: bytes
+
+
 class TaskBuilder:
     """Collects the parts of a `Task`; each call returns the builder, `task` returns the task.
 

@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from tq.core.outcome import TaskFailure, TaskResult
+from tq.core.outcome import Done, FailedAttempt, TaskResult
 from tq.core.queue import QueueView
-from tq.core.task import TaskSpec, TaskView
+from tq.core.task import NewTask, TaskSpec, TaskView
 from tq.core.worker import WorkerInfo, WorkerView
 
 A = TypeVar("A")
@@ -28,11 +28,11 @@ class Registered(msgspec.Struct, frozen=True, gc=False):
 
 
 class Enqueue(Command[list[tuple[int, str, str]]], frozen=True, gc=False):
-    """Tasks as (id, index into specs, payload), under a frame id that a resend repeats."""
+    """Tasks under a frame id that a resend repeats; answered by those refused, as (index, code, text)."""
 
     frame_id: bytes
     specs: list[TaskSpec]
-    tasks: list[tuple[bytes, int, bytes]]
+    tasks: list[NewTask]
 
 
 class Register(Command[Registered], frozen=True, gc=False):
@@ -78,21 +78,11 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
 
 
 class Settle(Command[Settled], frozen=True, gc=False):
-    """Outcomes of a worker: ``done`` as (token, index, result)."""
+    """Outcomes of a worker."""
 
     session: bytes
-    done: list[tuple[int, int, bytes | None]]
-    failed: list["FailedAttempt"]
-
-
-class FailedAttempt(msgspec.Struct, frozen=True, gc=False):
-    """One failed attempt; ``retry_after_ms`` overrides the policy's wait, ``reject`` ends the attempts."""
-
-    token: int
-    index: int
-    failure: TaskFailure
-    retry_after_ms: int | None
-    reject: bool
+    done: list[Done]
+    failed: list[FailedAttempt]
 
 
 class MarkStarted(Command[None], frozen=True, gc=False):

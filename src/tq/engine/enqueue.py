@@ -103,7 +103,8 @@ class Enqueuer:
         spec_count = len(specs)
         payload_bytes_max = self._payload_bytes_max
         total = FRAME_BYTES + sum(2 * len(spec) + SPEC_BYTES for spec in specs)
-        for index, (task_id, spec_index, payload) in enumerate(tasks):
+        for index, task in enumerate(tasks):
+            task_id, spec_index = task.id, task.spec_index
             # is_uuid7, written out: a call a task would cost a twentieth of the whole.
             if len(task_id) != ID_BYTES or task_id[6] >> 4 != 7 or task_id[8] >> 6 != 2:
                 raise InvalidArgument(
@@ -111,7 +112,7 @@ class Enqueuer:
                 )
             if not 0 <= spec_index < spec_count:
                 raise InvalidArgument(f"task {index} of the frame: spec {spec_index} of {spec_count}")
-            size = len(payload)
+            size = len(task.payload)
             if size > payload_bytes_max:
                 raise PayloadTooLarge(
                     f"task {format_id(task_id)} ({command.specs[spec_index].name!r}): "
@@ -146,13 +147,14 @@ class Enqueuer:
         places = [self._place(spec, encoded, seq, changes) for spec, encoded in zip(command.specs, specs, strict=True)]
         counts = [0] * len(places)
         tail = record_tail(now)
-        for index, (task_id, spec_index, payload) in enumerate(command.tasks):
+        for index, task in enumerate(command.tasks):
+            task_id = task.id
             id_key = TASK + task_id
             if get(id_key) is not None:
                 refused.append((index, ErrorCode.DUPLICATE_TASK.value, f"a task {format_id(task_id)} exists already"))
                 continue
-            spec, encoded, _, flow = places[spec_index]
-            record = fresh_record(task_id, encoded, payload, tail)
+            spec, encoded, _, flow = places[task.spec_index]
+            record = fresh_record(task_id, encoded, task.payload, tail)
             key = flow.prefix + u64(seq)
             writes[key] = record
             writes[id_key] = key
@@ -160,7 +162,7 @@ class Enqueuer:
                 flow.append(QueuedTask(seq, task_id, flow, spec, record, now))
             else:
                 flow.append_stored(seq)
-            counts[spec_index] += 1
+            counts[task.spec_index] += 1
             seq += 1
         for place, count in zip(places, counts, strict=True):
             row = place.queue.row

@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 from tq.core.errors import ErrorCode
 from tq.core.lifecycle import DeadReason, Step, TaskState, after
-from tq.core.outcome import TaskFailure, TaskResult
+from tq.core.outcome import FailedAttempt, TaskFailure, TaskResult
 from tq.core.retry import BACKOFF_MS_MAX, backoff
 from tq.core.task import TaskRecord
 from tq.core.times import Timestamp
 from tq.engine.changes import CHANGE_BYTES_MAX, Changes
-from tq.engine.commands import FailedAttempt, Settle, Settled
+from tq.engine.commands import Settle, Settled
 from tq.engine.flows import Flow, QueuedTask
 from tq.engine.leases import Leases
 from tq.engine.meta import Meta
@@ -94,13 +94,13 @@ class Settler:
         used = changes.settled_bytes
         flow: Flow | None = None
         each = count = 0
-        for token, index, result in done:
-            task = find(session, token, index)
+        for attempt in done:
+            task = find(session, attempt.token, attempt.index)
             if task is None:
-                lost.append((token, index))
+                lost.append((attempt.token, attempt.index))
                 count += 1
                 continue
-            size = each
+            result, size = attempt.result, each
             if task.flow is not flow:
                 flow = task.flow
                 each = _OUTCOME_BYTES + len(flow.name) * _CHARACTER_BYTES_MAX + len(task.spec.queue)

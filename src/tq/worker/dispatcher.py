@@ -22,11 +22,12 @@ from collections.abc import Callable
 
 from tq.core.errors import BrokerError, SessionUnknown
 from tq.core.ids import format_id
+from tq.core.lease import DeliveryRef
 from tq.core.outcome import Retry
 from tq.protocol.messages import Deliver, Held, Release, Revoke, Settled, Started, Welcome, Window
 from tq.worker.assignment import Assignment, Failed, Outcome, Stage, Stop
 from tq.worker.executor import Executor, stopped
-from tq.worker.holdings import Batch, Holdings, Name
+from tq.worker.holdings import Batch, Holdings
 from tq.worker.link import Link
 from tq.worker.pools.pool import Pool
 from tq.worker.prefetch import HELD_UP_S, PREFETCH_BYTES, Prefetch
@@ -197,11 +198,11 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------------ from the keeper's thread
 
-    def unmarked(self) -> list[Name]:
+    def unmarked(self) -> list[DeliveryRef]:
         """Return the tasks that have begun and are not marked as started.  Any thread may call it."""
         # Copied in one step of the interpreter: the loop may go on meanwhile.
         running = list(self.holdings.running)
-        return [(work.token, work.index) for work in running if work.has_begun and not work.marked]
+        return [DeliveryRef(work.token, work.index) for work in running if work.has_begun and not work.marked]
 
     # -------------------------------------------------------------------------------------- from the clock
 
@@ -342,7 +343,7 @@ class Dispatcher:
     def _mark(self, started: list[Assignment]) -> None:
         for work in started:
             work.marked = True
-        self._link.notify(Started([(work.token, work.index) for work in started]))
+        self._link.notify(Started([DeliveryRef(work.token, work.index) for work in started]))
 
     def _mark_is_out(self) -> None:
         self._waits_for_mark = False
@@ -360,13 +361,13 @@ class Dispatcher:
     def _hand_back(self, received_by: float) -> None:
         self._release(self.holdings.hand_back(received_by))
 
-    def _release(self, names: list[Name]) -> None:
+    def _release(self, given_up: list[DeliveryRef]) -> None:
         # On the next connection they are not among the held, and go back by that.
-        if names and self._link.is_open:
-            self._link.notify(Release(names))
+        if given_up and self._link.is_open:
+            self._link.notify(Release(given_up))
 
-    def _lose(self, names: list[tuple[int, int]]) -> None:
-        to_stop, outcomes = self.holdings.lose(names)
+    def _lose(self, tasks: list[DeliveryRef]) -> None:
+        to_stop, outcomes = self.holdings.lose(tasks)
         self._too_late(outcomes)
         for work in to_stop:
             _log.info("task %s %s: its lease is lost; it is stopped", work.plan.name, format_id(work.task.id))

@@ -10,12 +10,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from tq.core.outcome import MESSAGE_CHARACTERS_MAX, TaskFailure, shorten
-from tq.protocol.messages import Failure, Held, Limits, Settle
+from tq.core.lease import DeliveryRef
+from tq.core.outcome import MESSAGE_CHARACTERS_MAX, Done, FailedAttempt, TaskFailure, shorten
+from tq.protocol.messages import Held, Limits, Settle
 from tq.worker.assignment import Assignment, Delivered, Failed, Outcome, Plan, Stage
-
-Name = tuple[int, int]
-"""A task under a lease: (token, index)."""
 
 # Room for the numbers and the heads around the texts, counted generously: a bound, not a measure.
 _OUTCOME_BYTES = 32
@@ -31,21 +29,21 @@ class Batch(NamedTuple):
 
     def singles(self) -> Iterator["Batch"]:
         """Yield each outcome as a batch of its own."""
-        for token, index, result in self.settle.done:
-            yield Batch(Settle([(token, index, result)]), _done_bytes(result))
-        for failure in self.settle.failed:
-            yield Batch(Settle([], [failure]), _failure_bytes(failure.failure))
+        for done in self.settle.done:
+            yield Batch(Settle([done]), _done_bytes(done.result))
+        for failed in self.settle.failed:
+            yield Batch(Settle([], [failed]), _failure_bytes(failed.failure))
 
     def unsendable(self, why: str) -> "Batch":
         """Return the batch of a single outcome that cannot be sent, as a failure that says so.
 
         What the handler has done is not done again for that; what failed may be tried again.
         """
-        names = [(token, index, True) for token, index, _ in self.settle.done]
+        names = [(done.token, done.index, True) for done in self.settle.done]
         names += [(failed.token, failed.index, failed.reject) for failed in self.settle.failed]
         ((token, index, is_final),) = names
         failure = TaskFailure("NotSerializable", shorten(f"its outcome cannot be sent: {why}", MESSAGE_CHARACTERS_MAX))
-        return Batch(Settle([], [Failure(token, index, failure, reject=is_final)]), self.size)
+        return Batch(Settle([], [FailedAttempt(token, index, failure, reject=is_final)]), self.size)
 
 
 class Holdings:
@@ -56,8 +54,8 @@ class Holdings:
         self.unsettled_bytes = 0
         self._deliveries: dict[int, dict[int, Assignment]] = {}
         self._waiting: deque[Assignment] = deque()
-        self._done: list[tuple[int, int, bytes | None]] = []
-        self._failed: list[Failure] = []
+        self._done: list[Done] = []
+        self._failed: list[FailedAttempt] = []
         self._unsent_bytes = 0
         self._sent: dict[int, Batch] = {}
 
@@ -122,11 +120,11 @@ class Holdings:
         work.stage = Stage.FINISHED
         if isinstance(outcome, Failed):
             self._failed.append(
-                Failure(work.token, work.index, outcome.failure, outcome.retry_after_ms, outcome.reject)
+                FailedAttempt(work.token, work.index, outcome.failure, outcome.retry_after_ms, outcome.reject)
             )
             size = _failure_bytes(outcome.failure)
         else:
-            self._done.append((work.token, work.index, outcome))
+            self._done.append(Done(work.token, work.index, outcome))
             size = _done_bytes(outcome)
         self._unsent_bytes += size
         self.unsettled_bytes += size
@@ -142,7 +140,7 @@ class Holdings:
             whole = Batch(Settle(self._done, self._failed), self._unsent_bytes)
             self._done, self._failed, self._unsent_bytes = [], [], 0
             return whole
-        done = _fitting([_done_bytes(result) for _, _, result in self._done], tasks_max, bytes_max)
+        done = _fitting([_done_bytes(done.result) for done in self._done], tasks_max, bytes_max)
         failed = 0
         if done == 0:
             failed = _fitting([_failure_bytes(f.failure) for f in self._failed], tasks_max, bytes_max)
@@ -160,10 +158,10 @@ class Holdings:
         """Forget the outcomes sent as request *correlation*: durable or too late, they are done with."""
         settle, size = self._sent.pop(correlation)
         self.unsettled_bytes -= size
-        for token, index, _ in settle.done:
-            self._forget(token, index)
-        for failure in settle.failed:
-            self._forget(failure.token, failure.index)
+        for done in settle.done:
+            self._forget(done.token, done.index)
+        for failed in settle.failed:
+            self._forget(failed.token, failed.index)
         return settle
 
     def unsettle(self, correlation: int) -> None:
@@ -189,52 +187,52 @@ class Holdings:
             for token, delivery in self._deliveries.items()
         ]
 
-    def hand_back(self, received_by: float) -> list[Name]:
-        """Give up the tasks that wait since *received_by* or longer; return their names, for a `Release`."""
-        given_up: list[Name] = []
+    def hand_back(self, received_by: float) -> list[DeliveryRef]:
+        """Give up the tasks that wait since *received_by* or longer; return what names them, for a `Release`."""
+        given_up: list[DeliveryRef] = []
         waiting = self._waiting
         while waiting and waiting[0].received_at <= received_by:
             work = waiting.popleft()
             if work.stage is Stage.WAITING:
                 work.stage = Stage.GONE
                 self._forget(work.token, work.index)
-                given_up.append((work.token, work.index))
+                given_up.append(DeliveryRef(work.token, work.index))
         return given_up
 
-    def give_up_marked(self) -> list[Name]:
-        """Give up the tasks that wait and are marked as started; return their names, for a `Release`."""
+    def give_up_marked(self) -> list[DeliveryRef]:
+        """Give up the tasks that wait and are marked as started; return what names them, for a `Release`."""
         return [self.refuse(work) for work in self._waiting if work.stage is Stage.WAITING and work.marked]
 
-    def refuse(self, work: Assignment) -> Name:
-        """Give up a task that waits, or that had not begun; return its name, for a `Release`."""
+    def refuse(self, work: Assignment) -> DeliveryRef:
+        """Give up a task that waits, or that had not begun; return what names it, for a `Release`."""
         self.running.discard(work)
         work.run_by = None
         work.stage = Stage.GONE
         self._forget(work.token, work.index)
-        return work.token, work.index
+        return DeliveryRef(work.token, work.index)
 
-    def lose(self, names: Iterable[Name]) -> tuple[list[Assignment], int]:
+    def lose(self, tasks: Iterable[DeliveryRef]) -> tuple[list[Assignment], int]:
         """Forget tasks whose leases are lost.
 
         Returns those that run and are to be stopped, and how many outcomes were dropped.
         """
-        lost = set(names)
+        lost = set(tasks)
         to_stop: list[Assignment] = []
         unsent = len(self._done) + len(self._failed)
         has_finished = False
-        for token, index in lost:
-            work = self._deliveries.get(token, {}).get(index)
+        for ref in lost:
+            work = self._deliveries.get(ref.token, {}).get(ref.index)
             if work is None:
                 continue
             has_finished |= work.stage is Stage.FINISHED
             if work.stage is Stage.RUNNING:
                 to_stop.append(work)
             work.stage = Stage.GONE
-            self._forget(token, index)
+            self._forget(ref.token, ref.index)
         if has_finished:
             # Those under way are left to the broker, which answers for each.
-            self._done = [outcome for outcome in self._done if outcome[:2] not in lost]
-            self._failed = [f for f in self._failed if (f.token, f.index) not in lost]
+            self._done = [done for done in self._done if DeliveryRef(done.token, done.index) not in lost]
+            self._failed = [f for f in self._failed if DeliveryRef(f.token, f.index) not in lost]
             size = _settle_bytes(Settle(self._done, self._failed))
             self.unsettled_bytes += size - self._unsent_bytes
             self._unsent_bytes = size
@@ -280,6 +278,6 @@ def _failure_bytes(failure: TaskFailure) -> int:
 
 
 def _settle_bytes(settle: Settle) -> int:
-    return sum(_done_bytes(result) for _, _, result in settle.done) + sum(
+    return sum(_done_bytes(done.result) for done in settle.done) + sum(
         _failure_bytes(failed.failure) for failed in settle.failed
     )

@@ -21,10 +21,10 @@ from typing import Protocol, cast
 from tq import __version__
 from tq.client.dialer import Dialer
 from tq.core.errors import BrokerUnavailable
+from tq.core.lease import DeliveryRef
 from tq.protocol.messages import MAGIC, VERSION, Heartbeat, Hello, Role, Started
 from tq.protocol.reconnect import backoff
 from tq.protocol.session import ClientSession, Dismissed
-from tq.worker.holdings import Name
 from tq.worker.identity import Identity
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Pulse:
     the keeper's thread.
     """
 
-    def __init__(self, begun: Callable[[], list[Name]] = list) -> None:
+    def __init__(self, begun: Callable[[], list[DeliveryRef]] = list) -> None:
         self.progress = 0
         self.begun = begun
 
@@ -91,7 +91,7 @@ class Heartbeats:
                 place,
             )
 
-    def begun(self) -> list[Name]:
+    def begun(self) -> list[DeliveryRef]:
         """Return what is to be marked as started, because the loop has not turned between two looks."""
         return self._pulse.begun() if self._looks else []
 

@@ -22,7 +22,7 @@ from tq.client.dialer import Dialer
 from tq.core.errors import ConfigError
 from tq.core.ids import format_id
 from tq.core.worker import WorkerInfo
-from tq.protocol.messages import Ping, Subscribe
+from tq.protocol.messages import Ping, QueueWeight, Subscribe
 from tq.worker.dispatcher import Dispatcher
 from tq.worker.executor import Executor
 from tq.worker.identity import Identity
@@ -91,7 +91,7 @@ class Worker:
         self._draw = draw
         self._identity = Identity(entropy)
         self._keeper = keeper or ThreadKeeper(dialer, draw)
-        self._subscription = Subscribe(list(queues), weighted)
+        self._subscription = Subscribe([QueueWeight(name, weight) for name, weight in queues], weighted)
         self._is_burst = burst
         self._drain_timeout_s = drain_timeout_s
         self._stopping = asyncio.Event()

@@ -4,6 +4,7 @@ from enum import Enum
 
 import msgspec
 
+from tq.core.lease import DeliveryRef
 from tq.core.worker import WorkerInfo
 
 MAGIC = b"tq"
@@ -69,7 +70,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Answer to `Hello`.
 
     ``clock_ms`` is the broker's time, by which a client makes its frame ids.
-    ``lost`` are (token, index) pairs that a worker said it holds and does not: stop them.
+    ``lost`` are tasks that a worker said it holds and does not: stop them.
     """
 
     version: int
@@ -77,7 +78,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     clock_ms: int
     limits: Limits
     resumed: bool = False
-    lost: list[tuple[int, int]] = []
+    lost: list[DeliveryRef] = []
 
 
 class Error(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -3,25 +3,33 @@
 import msgspec
 
 from tq.core.outcome import TaskResult
-from tq.core.task import TaskSpec, TaskView
+from tq.core.task import NewTask, TaskSpec, TaskView
 
 
 class Enqueue(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Up to ``tasks_per_frame_max`` tasks, taken whole or refused whole (but for `Enqueued.refused`).
 
-    Each task is (task id, index into specs, payload).  ``frame_id`` is a UUIDv7: sending
-    the same frame again, on any connection, gets the first answer again.
+    ``frame_id`` is a UUIDv7: sending the same frame again, on any connection, gets the
+    first answer again.
     """
 
     frame_id: bytes
     specs: list[TaskSpec]
-    tasks: list[tuple[bytes, int, bytes]]
+    tasks: list[NewTask]
+
+
+class RefusedEnqueue(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A task of a frame that was not enqueued: its index there, a code of `tq.core.errors.CODES`, and why."""
+
+    index: int
+    code: str
+    text: str
 
 
 class Enqueued(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Durable, but for the tasks in ``refused``: (index into tasks, code, text)."""
+    """Durable, but for the tasks in ``refused``."""
 
-    refused: list[tuple[int, str, str]] = []
+    refused: list[RefusedEnqueue] = []
 
 
 class Get(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -68,10 +76,18 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ids: list[bytes]
 
 
-class Cancelled(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Answer to `Cancel`: (id, code, text) of those that could not be."""
+class RefusedCancel(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A task that was not cancelled: a code of `tq.core.errors.CODES`, and why."""
 
-    refused: list[tuple[bytes, str, str]] = []
+    id: bytes
+    code: str
+    text: str
+
+
+class Cancelled(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Answer to `Cancel`: those that could not be."""
+
+    refused: list[RefusedCancel] = []
 
 
 class ListTasks(msgspec.Struct, frozen=True, array_like=True, gc=False):

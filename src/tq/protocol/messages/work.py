@@ -2,17 +2,25 @@
 
 import msgspec
 
-from tq.core.outcome import TaskFailure
+from tq.core.lease import DeliveryRef
+from tq.core.outcome import Done, FailedAttempt
+
+
+class QueueWeight(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A queue that a worker serves, and its share of turns at equal priority: 1 or more."""
+
+    name: str
+    weight: int
 
 
 class Subscribe(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The queues that a worker serves, each with its weight (1 or more), replacing earlier ones.
+    """The queues that a worker serves, replacing earlier ones.
 
     Across queues the more urgent task goes first; at equal priority tasks go by weight
     when ``weighted``, else the older first.
     """
 
-    queues: list[tuple[str, int]]
+    queues: list[QueueWeight]
     weighted: bool = False
 
 
@@ -28,7 +36,7 @@ class Window(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Deliver(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Tasks under one lease token; a task is named by (token, its index here).
+    """Tasks under one lease token; a task is named by it and by its index here (`DeliveryRef`).
 
     Each record is a `tq.core.task.TaskRecord`.  ``alone``: the task is suspected of
     killing workers, and this worker gets no other until it is settled.
@@ -39,49 +47,35 @@ class Deliver(msgspec.Struct, frozen=True, array_like=True, gc=False):
     records: list[msgspec.Raw]
 
 
-class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A failed attempt of the task (token, index).
-
-    ``retry_after_ms``: wait so long instead of by the policy.  ``reject``: no more
-    attempts.
-    """
-
-    token: int
-    index: int
-    failure: TaskFailure
-    retry_after_ms: int | None = None
-    reject: bool = False
-
-
 class Settle(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Outcomes: ``done`` are (token, index, encoded result or None), ``failed`` the rest."""
+    """Outcomes of any deliveries together."""
 
-    done: list[tuple[int, int, bytes | None]]
-    failed: list[Failure] = []
+    done: list[Done]
+    failed: list[FailedAttempt] = []
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Durable, but for the (token, index) pairs in ``lost``, whose outcome changed nothing."""
+    """Durable, but for the tasks in ``lost``, whose outcome changed nothing."""
 
-    lost: list[tuple[int, int]] = []
+    lost: list[DeliveryRef] = []
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """These (token, index) tasks really run (a keeper says it of those whose loop has stopped turning)."""
+    """These tasks really run (a keeper says it of those whose loop has stopped turning)."""
 
-    tasks: list[tuple[int, int]]
+    tasks: list[DeliveryRef]
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """These (token, index) tasks have not been started and are handed back, unharmed."""
+    """These tasks have not been started and are handed back, unharmed."""
 
-    tasks: list[tuple[int, int]]
+    tasks: list[DeliveryRef]
 
 
 class Revoke(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The leases of these (token, index) tasks are gone: stop them; their outcome would change nothing."""
+    """The leases of these tasks are gone: stop them; their outcome would change nothing."""
 
-    tasks: list[tuple[int, int]]
+    tasks: list[DeliveryRef]
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, gc=False):
