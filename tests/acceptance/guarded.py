@@ -10,10 +10,10 @@ import psutil
 from tests.acceptance import handlers
 from tests.acceptance.fleet import Broker, Fleet
 from tq.protocol.codec import encode_message
-from tq.protocol.messages import MAGIC, VERSION, Hello, Role
+from tq.protocol.messages import MAGIC, VERSIONS, Hello, Role
 
 GROWTH_MAX = 100 << 20
-CLIENT = bytes(encode_message(Hello(MAGIC, VERSION, Role.CLIENT), 1))
+CLIENT = bytes(encode_message(Hello(MAGIC, VERSIONS.first, Role.CLIENT), 1))
 
 
 class Guarded:

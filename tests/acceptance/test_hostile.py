@@ -17,7 +17,7 @@ from tq.core.worker import WorkerInfo
 from tq.protocol import messages
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import HEADER, FrameReader, encode_frame
-from tq.protocol.messages import MAGIC, VERSION, Error, Hello, QueueWeight, Role, Type, Welcome
+from tq.protocol.messages import MAGIC, VERSIONS, Error, Hello, QueueWeight, Role, Type, Welcome
 
 MIB = 1 << 20
 
@@ -50,7 +50,7 @@ def test_random_bytes_are_answered_with_an_error_or_the_end(guarded: Guarded) ->
 def test_flipped_bits_in_real_messages_harm_nobody(guarded: Guarded) -> None:
     draw = random.Random(8)
     info = WorkerInfo("w", "h", 1, "async", 1, ["echo"])
-    hello = Hello(MAGIC, VERSION, Role.WORKER, "", os.urandom(16), os.urandom(16), info)
+    hello = Hello(MAGIC, VERSIONS.first, Role.WORKER, "", os.urandom(16), os.urandom(16), info)
     requests: list[tuple[bytes, list[msgspec.Struct]]] = [
         (
             CLIENT,
@@ -86,9 +86,9 @@ BROKEN_RULES: list[tuple[bytes, str]] = [
     (HEADER.pack(0, Type.HELLO, 0x80, 1), "protocol_violation"),
     (encode_frame(Type.PING, 1, b"\x90"), "protocol_violation"),
     (encode_frame(200, 1, b"\x90"), "protocol_violation"),
-    (bytes(encode_message(Hello(b"http", VERSION, Role.CLIENT), 1)), "protocol_violation"),
+    (bytes(encode_message(Hello(b"http", VERSIONS.first, Role.CLIENT), 1)), "protocol_violation"),
     (bytes(encode_message(Hello(MAGIC, 99, Role.CLIENT), 1)), "unsupported_version"),
-    (bytes(encode_message(Hello(MAGIC, VERSION, Role.WORKER), 1)), "protocol_violation"),
+    (bytes(encode_message(Hello(MAGIC, VERSIONS.first, Role.WORKER), 1)), "protocol_violation"),
     (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "frame_too_large"),
     (CLIENT + CLIENT, "protocol_violation"),
     (CLIENT + bytes(encode_message(messages.Settle([Done(1, 0, None)]), 2)), "protocol_violation"),
@@ -176,8 +176,8 @@ def test_who_sends_much_and_reads_nothing_is_not_stored_for(guarded: Guarded) ->
 
 def test_a_stranger_cannot_take_over_a_worker(guarded: Guarded) -> None:
     (worker,) = guarded.fleet.app.client.workers()
-    hello = Hello(MAGIC, VERSION, Role.WORKER, "", worker.session, os.urandom(16), worker.info)
-    keeper = Hello(MAGIC, VERSION, Role.KEEPER, "", worker.session, os.urandom(16))
+    hello = Hello(MAGIC, VERSIONS.first, Role.WORKER, "", worker.session, os.urandom(16), worker.info)
+    keeper = Hello(MAGIC, VERSIONS.first, Role.KEEPER, "", worker.session, os.urandom(16))
 
     for stranger in (hello, keeper):
         with guarded.connected(bytes(encode_message(stranger, 1))) as connection:

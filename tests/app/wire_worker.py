@@ -21,7 +21,7 @@ from tq.core.task import TaskRecord
 from tq.core.worker import WorkerInfo
 from tq.protocol.messages import (
     MAGIC,
-    VERSION,
+    VERSIONS,
     Deliver,
     Goodbye,
     Hello,
@@ -42,7 +42,7 @@ class WireWorker:
     def __init__(self, app: App, *queues: str) -> None:
         names = [handler.name for handler in app.registry]
         info = WorkerInfo("wire", "localhost", os.getpid(), "none", 1, names)
-        hello = Hello(MAGIC, VERSION, Role.WORKER, "", os.urandom(16), os.urandom(16), info)
+        hello = Hello(MAGIC, VERSIONS.first, Role.WORKER, "", os.urandom(16), os.urandom(16), info)
         self._app = app
         self._socket: socket.socket = app.dialer().connect_blocking(5)
         self._socket.settimeout(20)

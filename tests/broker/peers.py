@@ -111,14 +111,14 @@ class Bench:
         self.service._tick()
 
     async def client(self) -> Peer:
-        return await self._greeted(messages.Hello(messages.MAGIC, messages.VERSION, Role.CLIENT))
+        return await self._greeted(messages.Hello(messages.MAGIC, messages.VERSIONS.first, Role.CLIENT))
 
     async def worker(
         self, *names: str, session: bytes = b"s" * 16, window: int = 100, window_bytes: int = 1 << 20
     ) -> Peer:
         info = WorkerInfo("w", "host", 1, "async", 1, list(names or ("noop",)))
         peer = await self._greeted(
-            messages.Hello(messages.MAGIC, messages.VERSION, Role.WORKER, "", session, b"x" * 16, info)
+            messages.Hello(messages.MAGIC, messages.VERSIONS.first, Role.WORKER, "", session, b"x" * 16, info)
         )
         peer.send(messages.Subscribe([QueueWeight("default", 1)]))
         peer.send(messages.Window(window, window_bytes))
@@ -127,7 +127,7 @@ class Bench:
         return peer
 
     async def keeper(self, session: bytes = b"s" * 16) -> Peer:
-        hello = messages.Hello(messages.MAGIC, messages.VERSION, Role.KEEPER, "", session, b"x" * 16)
+        hello = messages.Hello(messages.MAGIC, messages.VERSIONS.first, Role.KEEPER, "", session, b"x" * 16)
         return await self._greeted(hello)
 
     def enqueue(self, count: int = 1, payload: bytes = b"\x92\x90\x80", **spec: Any) -> messages.Enqueue:

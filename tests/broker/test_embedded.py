@@ -8,7 +8,7 @@ from tq.broker.embedded import EmbeddedBroker, open_memory
 from tq.core.errors import StoreError
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import FrameReader
-from tq.protocol.messages import MAGIC, VERSION, Hello, Ping, Pong, Role, Welcome
+from tq.protocol.messages import MAGIC, VERSIONS, Hello, Ping, Pong, Role, Welcome
 
 
 def ask(sock: socket.socket, *messages: object) -> list[object]:
@@ -28,7 +28,7 @@ def test_it_speaks_the_protocol_on_every_connection_it_gives() -> None:
     broker = open_memory()
     try:
         with broker.connect() as first, broker.connect() as second:
-            replies = [ask(sock, Hello(MAGIC, VERSION, Role.CLIENT), Ping()) for sock in (first, second)]
+            replies = [ask(sock, Hello(MAGIC, VERSIONS.first, Role.CLIENT), Ping()) for sock in (first, second)]
     finally:
         broker.close()
 
@@ -38,7 +38,7 @@ def test_it_speaks_the_protocol_on_every_connection_it_gives() -> None:
 def test_close_ends_its_connections_and_may_be_repeated() -> None:
     broker = EmbeddedBroker()
     sock = broker.connect()
-    ask(sock, Hello(MAGIC, VERSION, Role.CLIENT))
+    ask(sock, Hello(MAGIC, VERSIONS.first, Role.CLIENT))
 
     broker.close()
     broker.close()

@@ -648,7 +648,9 @@ async def test_a_worker_that_comes_back_on_a_new_connection_replaces_the_old_one
     second = Peer(bench)
     info = WorkerInfo("w", "host", 1, "async", 1, ["noop"])
     second.send(
-        messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.WORKER, "", b"s" * 16, b"x" * 16, info, held)
+        messages.Hello(
+            messages.MAGIC, messages.VERSIONS.first, messages.Role.WORKER, "", b"s" * 16, b"x" * 16, info, held
+        )
     )
     await settle()
 
@@ -680,7 +682,9 @@ async def test_a_keeper_with_a_wrong_secret_is_refused() -> None:
     keeper = Peer(bench)
 
     keeper.send(
-        messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.KEEPER, "", b"s" * 16, b"wrong secret 16b")
+        messages.Hello(
+            messages.MAGIC, messages.VERSIONS.first, messages.Role.KEEPER, "", b"s" * 16, b"wrong secret 16b"
+        )
     )
     await settle()
 
@@ -768,7 +772,9 @@ async def test_a_restart_keeps_tasks_and_takes_up_what_workers_hold() -> None:
     info = WorkerInfo("w", "host", 1, "async", 1, ["noop"])
     held = [messages.Held(deliver.token, [0], [0])]
     again.send(
-        messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.WORKER, "", b"s" * 16, b"x" * 16, info, held)
+        messages.Hello(
+            messages.MAGIC, messages.VERSIONS.first, messages.Role.WORKER, "", b"s" * 16, b"x" * 16, info, held
+        )
     )
     again.send(messages.Subscribe([QueueWeight("default", 1)]))
     again.send(messages.Settle([Done(deliver.token, 0, None)]))
@@ -874,7 +880,7 @@ async def test_who_said_hello_to_a_broker_that_is_held_back_is_welcomed_once_it_
     disk.is_delayed = True
     bench.pass_time(250)
     patient = Peer(bench)
-    patient.send(messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.CLIENT))
+    patient.send(messages.Hello(messages.MAGIC, messages.VERSIONS.first, messages.Role.CLIENT))
 
     bench.pass_time(11_000)
     disk.is_delayed = False
@@ -963,7 +969,7 @@ async def test_nothing_is_said_before_the_welcome() -> None:
     bench = await Bench(MemoryStore()).start()
     await bench.worker()
     keeper = Peer(bench)
-    hello = messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.KEEPER, "", b"s" * 16, b"x" * 16)
+    hello = messages.Hello(messages.MAGIC, messages.VERSIONS.first, messages.Role.KEEPER, "", b"s" * 16, b"x" * 16)
 
     keeper.session.data_received(bytes(encode_message(hello, 1) + encode_message(messages.Heartbeat(1), 2)))
     await settle()
@@ -975,13 +981,13 @@ async def test_frames_that_do_not_end_count_against_the_buffer_until_their_peers
     bench = await Bench(MemoryStore(), connection_bytes_max=2 << 20, buffer_bytes_max=16 << 20).start()
     peers = [Peer(bench) for _ in range(16)]
     for peer in peers:
-        peer.send(messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.CLIENT))
+        peer.send(messages.Hello(messages.MAGIC, messages.VERSIONS.first, messages.Role.CLIENT))
     await settle()
 
     for peer in peers:
         peer.session.data_received(HEADER.pack(FRAME_BYTES_MAX, 16, 0, 2) + b"x" * (FRAME_BYTES_MAX - 1))
     late = Peer(bench)
-    late.send(messages.Hello(messages.MAGIC, messages.VERSION, messages.Role.CLIENT))
+    late.send(messages.Hello(messages.MAGIC, messages.VERSIONS.first, messages.Role.CLIENT))
     await settle()
     was_read = late.wire.reading
     bench.pass_time(21_000)

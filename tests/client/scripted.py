@@ -19,7 +19,7 @@ from tq.core.task import TaskSpec, TaskView
 from tq.core.times import Timestamp
 from tq.protocol import messages as m
 from tq.protocol.connection import Request, ServerConnection
-from tq.protocol.messages import VERSION, Type
+from tq.protocol.messages import VERSIONS, Type
 
 CLOCK_MS = 1_700_000_000_000
 LIMITS = m.Limits(1 << 20, 256 * 1024, 1_000, 2_000, 10_000)
@@ -201,7 +201,7 @@ class ScriptedBroker:
         with self._lock:
             match request.message:
                 case m.Hello():
-                    peer.reply(request, m.Welcome(VERSION, "scripted", CLOCK_MS, self.limits))
+                    peer.reply(request, m.Welcome(VERSIONS.first, "scripted", CLOCK_MS, self.limits))
                 case m.Ping():
                     peer.reply(request, m.Pong("scripted", CLOCK_MS))
                 case m.Enqueue() as frame:
@@ -275,7 +275,7 @@ def refuse(error: BrokerError) -> Action:
 
 
 def welcome(limits: m.Limits) -> Action:
-    return lambda peer, request: peer.reply(request, m.Welcome(VERSION, "scripted", CLOCK_MS, limits))
+    return lambda peer, request: peer.reply(request, m.Welcome(VERSIONS.first, "scripted", CLOCK_MS, limits))
 
 
 def take_and_drop(broker: ScriptedBroker) -> Action:

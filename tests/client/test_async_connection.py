@@ -13,9 +13,9 @@ from tq.client.dialer import TcpDialer
 from tq.core.errors import ConnectionLost, Overloaded, RequestTimeout
 from tq.core.task import Task, TaskSpec
 from tq.protocol import messages as m
-from tq.protocol.messages import MAGIC, VERSION, Hello, Role, Type
+from tq.protocol.messages import MAGIC, VERSIONS, Hello, Role, Type
 
-HELLO = Hello(MAGIC, VERSION, Role.CLIENT)
+HELLO = Hello(MAGIC, VERSIONS.first, Role.CLIENT)
 SPEC = TaskSpec("a")
 
 

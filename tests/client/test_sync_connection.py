@@ -14,9 +14,9 @@ from tq.client.sync_connection import SyncConnection, SyncWatch
 from tq.core.errors import ConnectionLost, Overloaded, RequestTimeout
 from tq.protocol import messages as m
 from tq.protocol.connection import Request, ServerConnection
-from tq.protocol.messages import MAGIC, VERSION, Hello, Role, Type
+from tq.protocol.messages import MAGIC, VERSIONS, Hello, Role, Type
 
-HELLO = Hello(MAGIC, VERSION, Role.CLIENT)
+HELLO = Hello(MAGIC, VERSIONS.first, Role.CLIENT)
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def _welcome(theirs: socket.socket) -> None:
     conn = ServerConnection()
     [frame] = conn.receive(theirs.recv(1_000))
     request = conn.decode(frame)
-    theirs.sendall(conn.reply(request.correlation, m.Welcome(VERSION, "deaf", CLOCK_MS, LIMITS)))
+    theirs.sendall(conn.reply(request.correlation, m.Welcome(VERSIONS.first, "deaf", CLOCK_MS, LIMITS)))
 
 
 @pytest.mark.parametrize("action", [silence, drop])

@@ -18,14 +18,14 @@ from tq.protocol import messages as m
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.connection import Request, ServerConnection
 from tq.protocol.frames import HEADER, Frame, FrameReader
-from tq.protocol.messages import MAGIC, MESSAGES, TYPE_OF, VERSION, Hello, Role, Type
+from tq.protocol.messages import MAGIC, MESSAGES, TYPE_OF, VERSIONS, Hello, Role, Type, Versions
 from tq.protocol.states import NOTICES, SENT_BY, ConnectionState
 
-WELCOME = m.Welcome(VERSION, "tq-broker test", 0, m.Limits(1 << 20, 1 << 18, 1_000, 2_000, 10_000))
+WELCOME = m.Welcome(VERSIONS.first, "tq-broker test", 0, m.Limits(1 << 20, 1 << 18, 1_000, 2_000, 10_000))
 HELLO = {
-    Role.CLIENT: Hello(MAGIC, VERSION, Role.CLIENT),
-    Role.WORKER: Hello(MAGIC, VERSION, Role.WORKER, "", SESSION, SECRET, INFO),
-    Role.KEEPER: Hello(MAGIC, VERSION, Role.KEEPER, "", SESSION, SECRET),
+    Role.CLIENT: Hello(MAGIC, VERSIONS.first, Role.CLIENT),
+    Role.WORKER: Hello(MAGIC, VERSIONS.first, Role.WORKER, "", SESSION, SECRET, INFO),
+    Role.KEEPER: Hello(MAGIC, VERSIONS.first, Role.KEEPER, "", SESSION, SECRET),
 }
 
 
@@ -93,10 +93,10 @@ def test_a_role_sends_what_its_row_of_the_table_lists_and_nothing_else(role: Rol
     [
         (m.Ping(), 1, "PING before HELLO"),
         (HELLO[Role.CLIENT], 0, "from 1"),
-        (Hello(b"http", VERSION, Role.CLIENT), 1, "magic b'http'"),
-        (Hello(MAGIC, VERSION, Role.WORKER, "", None, None, INFO), 1, "without its session and secret"),
-        (Hello(MAGIC, VERSION, Role.WORKER, "", SESSION, SECRET), 1, "without saying what it is"),
-        (Hello(MAGIC, VERSION, Role.KEEPER, "", SESSION, None), 1, "without its session and secret"),
+        (Hello(b"http", VERSIONS.first, Role.CLIENT), 1, "magic b'http'"),
+        (Hello(MAGIC, VERSIONS.first, Role.WORKER, "", None, None, INFO), 1, "without its session and secret"),
+        (Hello(MAGIC, VERSIONS.first, Role.WORKER, "", SESSION, SECRET), 1, "without saying what it is"),
+        (Hello(MAGIC, VERSIONS.first, Role.KEEPER, "", SESSION, None), 1, "without its session and secret"),
     ],
 )
 def test_a_bad_first_message_ends_the_conversation(message: msgspec.Struct, correlation: int, complaint: str) -> None:
@@ -114,12 +114,45 @@ def test_a_bad_first_message_ends_the_conversation(message: msgspec.Struct, corr
 def test_a_peer_of_another_version_is_told_so() -> None:
     conn = ServerConnection()
 
-    with pytest.raises(RemoteProtocolError, match="version 2; this broker speaks 1"):
-        sent(conn, Hello(MAGIC, 2, Role.CLIENT), 1)
+    with pytest.raises(RemoteProtocolError, match="speaks versions 2 to 4; this broker speaks version 1"):
+        sent(conn, Hello(MAGIC, 2, Role.CLIENT, version_max=4), 1)
 
     [(_, error)] = said(conn.last_words)
     assert isinstance(error, m.Error)
     assert error.code == "unsupported_version"
+
+
+@pytest.mark.parametrize(
+    "offered, spoken, chosen",
+    [
+        (Versions(1, 1), Versions(1, 1), 1),
+        (Versions(1, 3), Versions(1, 1), 1),
+        (Versions(1, 1), Versions(1, 3), 1),
+        (Versions(1, 3), Versions(2, 5), 3),
+        (Versions(2, 5), Versions(1, 3), 3),
+        (Versions(3, 3), Versions(1, 5), 3),
+        (Versions(3, 1), Versions(1, 5), 3),
+    ],
+)
+def test_the_highest_version_that_both_speak_is_spoken(offered: Versions, spoken: Versions, chosen: int) -> None:
+    conn = ServerConnection(versions=spoken)
+
+    sent(conn, Hello(MAGIC, offered.first, Role.CLIENT, version_max=offered.last), 1)
+
+    assert conn.version == chosen
+
+
+@pytest.mark.parametrize(
+    "offered, spoken", [(Versions(1, 2), Versions(3, 4)), (Versions(3, 4), Versions(1, 2)), (Versions(0, 0), VERSIONS)]
+)
+def test_versions_that_do_not_meet_are_both_named(offered: Versions, spoken: Versions) -> None:
+    conn = ServerConnection(versions=spoken)
+
+    with pytest.raises(RemoteProtocolError) as caught:
+        sent(conn, Hello(MAGIC, offered.first, Role.CLIENT, version_max=offered.last), 1)
+
+    assert f"speaks {offered.first}" in str(caught.value).replace("versions ", "").replace("version ", "")
+    assert str(spoken) in str(caught.value)
 
 
 def test_nothing_may_be_sent_between_hello_and_welcome() -> None:

@@ -21,13 +21,13 @@ from tq.protocol import messages as m
 from tq.protocol.codec import encode_message
 from tq.protocol.connection import ServerConnection
 from tq.protocol.frames import CORRELATION_MAX, encode_frame
-from tq.protocol.messages import MAGIC, VERSION, Hello, Role
+from tq.protocol.messages import MAGIC, VERSIONS, Hello, Role
 from tq.protocol.session import ClientSession, Dismissed, Push, Refused, Reply, Welcomed
 from tq.protocol.states import ConnectionState
 
 LIMITS = m.Limits(1 << 20, 1 << 18, 1_000, 2_000, 10_000)
-WELCOME = m.Welcome(VERSION, "tq-broker test", 0, LIMITS)
-HELLO = Hello(MAGIC, VERSION, Role.CLIENT)
+WELCOME = m.Welcome(VERSIONS.first, "tq-broker test", 0, LIMITS)
+HELLO = Hello(MAGIC, VERSIONS.first, Role.CLIENT)
 PONG = m.Pong("tq-broker test", 5)
 
 
@@ -114,7 +114,7 @@ def test_the_broker_may_dismiss_a_session() -> None:
 
 
 def test_a_refused_hello_dismisses_the_session() -> None:
-    session = ClientSession(Hello(MAGIC, VERSION, Role.KEEPER, "", SESSION, SECRET))
+    session = ClientSession(Hello(MAGIC, VERSIONS.first, Role.KEEPER, "", SESSION, SECRET))
     broker = ServerConnection()
     [frame] = broker.receive(bytes(session.start()))
     broker.decode(frame)
@@ -133,6 +133,17 @@ def test_a_broker_of_another_version_is_left() -> None:
 
     assert isinstance(event, Dismissed)
     assert isinstance(event.error, UnsupportedVersion)
+
+
+@pytest.mark.parametrize("chosen, is_welcome", [(1, False), (2, True), (3, True), (4, False)])
+def test_a_broker_chooses_among_the_versions_that_it_is_offered(chosen: int, is_welcome: bool) -> None:
+    session = ClientSession(Hello(MAGIC, 2, Role.CLIENT, version_max=3))
+    session.start()
+
+    [event] = session.receive(encode_message(m.Welcome(chosen, "tq-broker 9", 0, LIMITS), 1))
+
+    assert isinstance(event, Welcomed) is is_welcome
+    assert isinstance(event, Welcomed) or f"version {chosen}; this side speaks versions 2 to 3" in str(event)
 
 
 def test_deadlines_expire_in_their_time_and_late_answers_are_dropped() -> None:
@@ -267,7 +278,7 @@ def test_a_notice_has_no_correlation_id() -> None:
 
 
 def test_a_frame_that_the_broker_would_not_read_is_not_sent() -> None:
-    pair = Pair(welcome=m.Welcome(VERSION, "", 0, m.Limits(100, 50, 10, 2_000, 10_000)))
+    pair = Pair(welcome=m.Welcome(VERSIONS.first, "", 0, m.Limits(100, 50, 10, 2_000, 10_000)))
 
     with pytest.raises(FrameTooLarge, match=r"Get of 1\d\d bytes; the broker reads 100"):
         pair.session.request(m.Get([ID_1] * 6), None)

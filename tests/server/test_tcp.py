@@ -8,7 +8,7 @@ from tests.broker.peers import Bench
 from tq.broker.config import Address
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import Frame, FrameReader
-from tq.protocol.messages import MAGIC, VERSION, Enqueued, Error, Hello, Role, Welcome
+from tq.protocol.messages import MAGIC, VERSIONS, Enqueued, Error, Hello, Role, Welcome
 from tq.server.tcp import bound, listen
 from tq.store.memory import MemoryStore
 
@@ -25,7 +25,7 @@ async def test_port_zero_takes_a_free_port_that_bound_tells() -> None:
         address = bound(server)
 
         reader, writer = await asyncio.open_connection(address.host, address.port)
-        writer.write(encode_message(Hello(MAGIC, VERSION, Role.CLIENT), 1))
+        writer.write(encode_message(Hello(MAGIC, VERSIONS.first, Role.CLIENT), 1))
         writer.write(encode_message(bench.enqueue(), 2))
         frames: list[Frame] = []
         cut = FrameReader()
@@ -50,7 +50,7 @@ def test_bytes_that_are_no_protocol_get_an_error_or_a_closed_connection_and_harm
 
             bad_writer.write(junk)
             bad_writer.write_eof()
-            good_writer.write(encode_message(Hello(MAGIC, VERSION, Role.CLIENT), 1))
+            good_writer.write(encode_message(Hello(MAGIC, VERSIONS.first, Role.CLIENT), 1))
             first = await asyncio.wait_for(good.read(65_536), 10)
             answers = await read_until_end(bad)
             bad_writer.close()

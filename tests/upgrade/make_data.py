@@ -65,7 +65,7 @@ class Maker:
 
     async def worker(self, name: str, queue: str, window: int) -> Peer:
         info = WorkerInfo(name, "host-1", 4711, "async", window, ["mail.send", "mail.check"], "1")
-        hello = messages.Hello(messages.MAGIC, messages.VERSION, Role.WORKER, "", session_of(name), SECRET, info)
+        hello = messages.Hello(messages.MAGIC, messages.VERSIONS.first, Role.WORKER, "", session_of(name), SECRET, info)
         peer = await self._bench._greeted(hello)
         peer.send(messages.Subscribe([QueueWeight(queue, 1)]))
         peer.send(messages.Window(window, 1 << 20))

@@ -58,7 +58,7 @@ class Opened:
     async def worker(self, session: bytes, secret: bytes, held: list[messages.Held], queues: list[str]) -> Peer:
         peer = Peer(self.bench)
         info = WorkerInfo("w", "host-1", 4711, "async", 100, NAMES)
-        peer.send(messages.Hello(messages.MAGIC, messages.VERSION, Role.WORKER, "", session, secret, info, held))
+        peer.send(messages.Hello(messages.MAGIC, messages.VERSIONS.first, Role.WORKER, "", session, secret, info, held))
         peer.send(messages.Subscribe([QueueWeight(name, 1) for name in queues]))
         peer.send(messages.Window(100, 1 << 20))
         await settle()

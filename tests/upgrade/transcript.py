@@ -23,7 +23,7 @@ from tq.core.worker import WorkerInfo
 from tq.protocol import messages as m
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import FrameReader
-from tq.protocol.messages import MAGIC, VERSION, QueueWeight, Role
+from tq.protocol.messages import MAGIC, VERSIONS, QueueWeight, Role
 from tq.store.memory import MemoryStore
 
 GOLDEN = Path(__file__).with_name("transcript-v1.json")
@@ -42,11 +42,11 @@ FRAME = m.Enqueue(FRAMES[0], [SPEC], [NewTask(TASKS[number], 0, b'[["a@b.c"],{}]
 Step = tuple[str, str, list[str] | int]
 
 SCRIPT: list[tuple[str, list[msgspec.Struct] | int]] = [
-    ("client", [m.Hello(MAGIC, VERSION, Role.CLIENT, "tq 1")]),
+    ("client", [m.Hello(MAGIC, VERSIONS.first, Role.CLIENT, "tq 1")]),
     ("client", [FRAME, m.Wait([TASKS[0], TASKS[1]]), m.Get([TASKS[0], b"?" * 16]), m.ListTasks("ready", "mail", 10)]),
-    ("worker", [m.Hello(MAGIC, VERSION, Role.WORKER, "tq-worker 1", SESSION, SECRET, INFO)]),
+    ("worker", [m.Hello(MAGIC, VERSIONS.first, Role.WORKER, "tq-worker 1", SESSION, SECRET, INFO)]),
     ("worker", [m.Subscribe([QueueWeight("mail", 1)]), m.Window(3, 1 << 20)]),
-    ("keeper", [m.Hello(MAGIC, VERSION, Role.KEEPER, "tq-worker 1", SESSION, SECRET)]),
+    ("keeper", [m.Hello(MAGIC, VERSIONS.first, Role.KEEPER, "tq-worker 1", SESSION, SECRET)]),
     ("keeper", [m.Heartbeat(1)]),
     ("worker", [m.Started([DeliveryRef(TOKEN, 0), DeliveryRef(TOKEN, 1)])]),
     ("client", [m.ListWorkers(), m.ListQueues("mail"), m.Get([TASKS[0]]), m.Cancel([TASKS[0]])]),

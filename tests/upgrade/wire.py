@@ -23,6 +23,7 @@ from tq.protocol.codec import encode_message
 from tq.protocol.messages import QueueWeight, RefusedCancel, RefusedEnqueue
 
 GOLDEN = Path(__file__).with_name("wire-v1.json")
+GOLDEN_GROWN = Path(__file__).with_name("wire-v1-grown.json")
 CORRELATION = 0x01020304
 
 ID_1 = bytes.fromhex("018f4e2c5a007000800000000000000a")
@@ -168,13 +169,19 @@ EXAMPLES: list[msgspec.Struct] = [
     STATS,
 ]
 
+# What says something in the fields that were added since; those above do not, and keep their bytes.
+GROWN: list[msgspec.Struct] = [
+    m.Hello(m.MAGIC, 1, m.Role.CLIENT, version_max=2),
+]
+
 
 def main() -> None:
     """Add the examples that have no golden bytes yet."""
-    golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-    for example in EXAMPLES:
-        golden.setdefault(type(example).__name__, encode_message(example, CORRELATION).hex())
-    GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
+    for path, examples in ((GOLDEN, EXAMPLES), (GOLDEN_GROWN, GROWN)):
+        golden = json.loads(path.read_text()) if path.exists() else {}
+        for example in examples:
+            golden.setdefault(type(example).__name__, encode_message(example, CORRELATION).hex())
+        path.write_text(json.dumps(golden, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from tests.worker.scripted import record
 from tq.core.errors import GoingAway, InvalidArgument, Overloaded, SessionUnknown, UnsupportedVersion
 from tq.protocol.messages import (
     MAGIC,
-    VERSION,
+    VERSIONS,
     Deliver,
     GoingAway as GoingAwayPush,
     Goodbye,
@@ -34,7 +34,7 @@ async def test_a_worker_says_who_it_is_and_what_it_serves() -> None:
 
         hello, subscribe, window = rig.broker.said
         assert isinstance(hello, Hello)
-        assert (hello.magic, hello.version, hello.role) == (MAGIC, VERSION, Role.WORKER)
+        assert (hello.magic, hello.version, hello.role) == (MAGIC, VERSIONS.first, Role.WORKER)
         assert (hello.session, hello.secret) == rig.identity.credentials
         assert hello.worker is not None
         assert hello.worker.tasks == ["quick"]

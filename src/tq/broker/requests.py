@@ -76,7 +76,7 @@ def _hello(host: Answering, session: Session, message: messages.Hello, now: int,
             registered = host.engine.apply(register, now, changes)
             resumed, lost = registered.resumed, registered.lost
             host.appoint(session, message.session)
-    return messages.Welcome(messages.VERSION, host.server, now, host.limits, resumed, _refs(lost))
+    return messages.Welcome(session.conn.version, host.server, now, host.limits, resumed, _refs(lost))
 
 
 def _enqueue(

@@ -42,7 +42,7 @@ from tq.core.version import __version__
 from tq.core.worker import WorkerView
 from tq.protocol.messages import (
     MAGIC,
-    VERSION,
+    VERSIONS,
     Affected,
     Cancel,
     Cancelled,
@@ -116,7 +116,7 @@ class AsyncClient:
         self._ids = ClientIds(clock, entropy)
         self._link = AsyncLink(
             dialer,
-            Hello(MAGIC, VERSION, Role.CLIENT, agent),
+            Hello(MAGIC, VERSIONS.first, Role.CLIENT, agent, version_max=VERSIONS.last),
             connect_timeout_s=connect_timeout_s,
             entropy=entropy,
             on_welcome=self._on_welcome,

@@ -16,19 +16,27 @@ _DECODERS: dict[int, msgspec.msgpack.Decoder[msgspec.Struct]] = {
 }
 # The decoder quotes values that it refuses, however long they are; the text goes into a log, and into a frame.
 _REASON_CHARACTERS_MAX = 300
+# Of the messages that have grown: the defaults of what was added at their ends.
+_ADDED: dict[type[msgspec.Struct], list[object]] = {
+    row.kind: [field.default for field in msgspec.structs.fields(row.kind)[-row.added :]]
+    for row in MESSAGES.values()
+    if row.added
+}
 
 
 def encode_message(message: msgspec.Struct, correlation: int) -> bytearray:
     """Return the whole frame of *message*.
 
     The body is encoded behind the room left for its header: joining the two afterwards
-    copies it, which costs more than encoding for a frame of many tasks.
+    copies it, which costs more than encoding for a frame of many tasks.  Fields that a
+    message did not have when it was first released are left out where they say nothing:
+    then its bytes are those that an older peer has always been sent.
 
     Raises:
         KeyError: *message* is no message of the wire: a bug of the caller.
     """
     frame = bytearray(HEADER_BYTES)
-    _ENCODER.encode_into(message, frame, HEADER_BYTES)
+    _ENCODER.encode_into(_without_silent(message) if type(message) in _ADDED else message, frame, HEADER_BYTES)
     HEADER.pack_into(frame, 0, len(frame) - HEADER_BYTES, TYPE_OF[type(message)], 0, correlation)
     return frame
 
@@ -51,3 +59,12 @@ def decode_message(kind: int, body: bytes) -> msgspec.Struct:
         if len(reason) > _REASON_CHARACTERS_MAX:
             reason = f"{reason[:_REASON_CHARACTERS_MAX]}..."
         raise RemoteProtocolError(f"{MESSAGES[kind].kind.__name__} cannot be decoded: {reason}") from None  # type: ignore[index]
+
+
+def _without_silent(message: msgspec.Struct) -> list[object]:
+    values = [getattr(message, name) for name in message.__struct_fields__]
+    for default in reversed(_ADDED[type(message)]):
+        if values[-1] != default:
+            break
+        values.pop()
+    return values

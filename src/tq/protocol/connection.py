@@ -27,7 +27,7 @@ from tq.core.errors import (
 )
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import FRAME_BYTES_MAX, HEADER_BYTES, Frame, FrameReader, FrameTooLong
-from tq.protocol.messages import MAGIC, MESSAGES, TYPE_OF, VERSION, Error, Hello, Role, Type, Welcome
+from tq.protocol.messages import MAGIC, MESSAGES, TYPE_OF, VERSIONS, Error, Hello, Role, Type, Versions, Welcome
 from tq.protocol.states import NOTICES, PUSHED_TO, SENT_BY, TRANSITIONS, ConnectionState, Event
 
 _HELLO_ONLY = frozenset({Type.HELLO})
@@ -53,15 +53,17 @@ class VersionUnknown(RemoteProtocolError):
 class ServerConnection:
     """One connection as the broker sees it.
 
-    ``hello`` and ``role`` are known once the first message is decoded; ``last_words`` is
-    empty until the broker ends the conversation.
+    ``hello``, ``role`` and the ``version`` that both sides speak are known once the first
+    message is decoded; ``last_words`` is empty until the broker ends the conversation.
     """
 
-    def __init__(self, body_bytes_max: int = FRAME_BYTES_MAX) -> None:
+    def __init__(self, body_bytes_max: int = FRAME_BYTES_MAX, versions: Versions = VERSIONS) -> None:
         self.state = ConnectionState.AWAITING_HELLO
         self.hello: Hello | None = None
         self.role: Role | None = None
+        self.version = 0
         self.last_words = b""
+        self._versions = versions
         self._reader = FrameReader(body_bytes_max)
         self._accepted = _HELLO_ONLY
         self._unanswered: dict[int, Type] = {}
@@ -128,8 +130,9 @@ class ServerConnection:
     def _greet(self, hello: Hello) -> None:
         if hello.magic != MAGIC:
             raise RemoteProtocolError(f"the first message has magic {hello.magic[:8]!r}, not {MAGIC!r}")
-        if hello.version != VERSION:
-            raise VersionUnknown(f"the peer speaks version {hello.version}; this broker speaks {VERSION}")
+        self.version = self._versions.shared_with(hello.offered) or 0
+        if not self.version:
+            raise VersionUnknown(f"the peer speaks {hello.offered}; this broker speaks {self._versions}")
         if hello.role is not Role.CLIENT and (hello.session is None or hello.secret is None):
             raise RemoteProtocolError(f"a {hello.role.value} says hello without its session and secret")
         if hello.role is Role.WORKER and hello.worker is None:

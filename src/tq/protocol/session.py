@@ -2,7 +2,7 @@
 
 Clients, the worker's link and its keeper are thin shells over it:
 
-    session = ClientSession(Hello(MAGIC, VERSION, Role.CLIENT, agent="..."))
+    session = ClientSession(Hello(MAGIC, 1, Role.CLIENT, agent="..."))
     send(session.start())
     for event in session.receive(data): ...      # Welcomed, Reply, Refused, Push, Dismissed
 
@@ -25,7 +25,7 @@ from tq.core.errors import (
 )
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import CORRELATION_MAX, FRAME_BYTES_MAX, HEADER_BYTES, Frame, FrameReader
-from tq.protocol.messages import MESSAGES, TYPE_OF, VERSION, Error, Hello, Type, Welcome
+from tq.protocol.messages import MESSAGES, TYPE_OF, Error, Hello, Type, Welcome
 from tq.protocol.states import NOTICES, PUSHED_TO, SENT_BY, TRANSITIONS, ConnectionState, Event
 
 _HELLO_CORRELATION = 1
@@ -231,9 +231,10 @@ class ClientSession:
             raise RemoteProtocolError(f"message number {kind} with correlation id {correlation} for a welcome")
         welcome = decode_message(kind, body)
         assert isinstance(welcome, Welcome)
-        if welcome.version != VERSION:
+        offered = self.hello.offered
+        if not offered.first <= welcome.version <= offered.last:
             self._move(Event.DISMISSAL)
-            text = f"the broker speaks version {welcome.version}; this side speaks {VERSION}"
+            text = f"the broker speaks version {welcome.version}; this side speaks {offered}"
             events.append(Dismissed(UnsupportedVersion(text)))
             return
         self.welcome = welcome

@@ -22,7 +22,7 @@ from tq import __version__
 from tq.client.dialer import Dialer
 from tq.core.errors import BrokerUnavailable
 from tq.core.lease import DeliveryRef
-from tq.protocol.messages import MAGIC, VERSION, Heartbeat, Hello, Role, Started
+from tq.protocol.messages import MAGIC, VERSIONS, Heartbeat, Hello, Role, Started
 from tq.protocol.reconnect import backoff
 from tq.protocol.session import ClientSession, Dismissed
 from tq.worker.identity import Identity
@@ -123,7 +123,14 @@ class Conversation:
     def __init__(self, identity: Identity, beats: Heartbeats, now: float) -> None:
         self._identity = identity
         self._credentials = identity.credentials
-        hello = Hello(MAGIC, VERSION, Role.KEEPER, f"tq-worker/{__version__}", *self._credentials)
+        hello = Hello(
+            MAGIC,
+            VERSIONS.first,
+            Role.KEEPER,
+            f"tq-worker/{__version__}",
+            *self._credentials,
+            version_max=VERSIONS.last,
+        )
         self._session = ClientSession(hello)
         self._beats = beats
         self._opens_by = now + _ANSWER_S

@@ -20,7 +20,7 @@ from tq.core.errors import BrokerError, BrokerUnavailable, RemoteProtocolError, 
 from tq.core.worker import WorkerInfo
 from tq.protocol.messages import (
     MAGIC,
-    VERSION,
+    VERSIONS,
     Deliver,
     GoingAway,
     Goodbye,
@@ -194,13 +194,14 @@ class Link:
         session, secret = self._identity.credentials
         return Hello(
             MAGIC,
-            VERSION,
+            VERSIONS.first,
             Role.WORKER,
             f"tq-worker/{__version__}",
             session,
             secret,
             self._info,
             self._listener.held(),
+            VERSIONS.last,
         )
 
     def _made(self, wire: "_Wire") -> None:

@@ -19,7 +19,7 @@ from tq.protocol.messages.admin import (
 )
 from tq.protocol.messages.handshake import (
     MAGIC,
-    VERSION,
+    VERSIONS,
     Error,
     GoingAway,
     Held,
@@ -29,6 +29,7 @@ from tq.protocol.messages.handshake import (
     Ping,
     Pong,
     Role,
+    Versions,
     Welcome,
 )
 from tq.protocol.messages.table import MESSAGES, TYPE_OF, Row, Type
@@ -65,7 +66,7 @@ __all__ = [
     "MAGIC",
     "MESSAGES",
     "TYPE_OF",
-    "VERSION",
+    "VERSIONS",
     "Affected",
     "Cancel",
     "Cancelled",
@@ -108,6 +109,7 @@ __all__ = [
     "Tasks",
     "Type",
     "Unwait",
+    "Versions",
     "Wait",
     "Waited",
     "Welcome",

@@ -1,6 +1,7 @@
 """How a connection begins and ends, and what belongs to every one: hello, welcome, refusals, pings."""
 
 from enum import Enum
+from typing import NamedTuple
 
 import msgspec
 
@@ -8,7 +9,25 @@ from tq.core.lease import DeliveryRef
 from tq.core.worker import WorkerInfo
 
 MAGIC = b"tq"
-VERSION = 1
+
+
+class Versions(NamedTuple):
+    """The versions of the protocol that one side speaks, from *first* to *last*."""
+
+    first: int
+    last: int
+
+    def shared_with(self, other: "Versions") -> int | None:
+        """Return the highest version that both speak, if there is one."""
+        highest = min(self.last, other.last)
+        return highest if highest >= max(self.first, other.first) else None
+
+    def __str__(self) -> str:
+        return f"version {self.first}" if self.first == self.last else f"versions {self.first} to {self.last}"
+
+
+VERSIONS = Versions(1, 1)
+"""What this version of tq speaks, on both sides."""
 
 
 class Role(Enum):
@@ -35,8 +54,10 @@ class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """First message of every connection.
+    """First message of every connection, in every version: what it begins with never changes.
 
+    The peer speaks the versions from ``version`` to ``version_max``.  The first broker of all reads
+    ``version`` only, so that this is the lowest.
     A worker sends ``session`` and ``secret`` (16 random bytes each, made at its start and
     kept over reconnects), ``worker`` and what it holds.  A keeper sends the session and
     the secret of its worker.
@@ -50,6 +71,12 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, gc=False):
     secret: bytes | None = None
     worker: WorkerInfo | None = None
     held: list[Held] = []
+    version_max: int = 1
+
+    @property
+    def offered(self) -> Versions:
+        """The versions that the peer speaks."""
+        return Versions(self.version, max(self.version, self.version_max))
 
 
 class Limits(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -67,7 +94,7 @@ class Limits(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Answer to `Hello`.
+    """Answer to `Hello`: the connection speaks ``version``, the highest that both sides do.
 
     ``clock_ms`` is the broker's time, by which a client makes its frame ids.
     ``lost`` are tasks that a worker said it holds and does not: stop them.

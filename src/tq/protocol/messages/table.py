@@ -59,6 +59,8 @@ class Row(NamedTuple):
     """Roles that may send it; None: the broker sends it."""
     reply: type[msgspec.Struct] | None = None
     """What answers it; None: it is a notice, a push or itself a reply."""
+    added: int = 0
+    """How many fields at its end it did not have when it was first released; each has a default."""
 
 
 _ANY = frozenset(Role)
@@ -110,7 +112,7 @@ class Type(IntEnum):
 
 
 MESSAGES: dict[Type, Row] = {
-    Type.HELLO: Row(Hello, _ANY, Welcome),
+    Type.HELLO: Row(Hello, _ANY, Welcome, added=1),
     Type.WELCOME: Row(Welcome, None),
     Type.ERROR: Row(Error, None),
     Type.OK: Row(Ok, None),
