@@ -584,6 +584,19 @@ async def test_the_limits_are_those_of_the_broker(scripted: ScriptedBroker) -> N
 # ------------------------------------------------------------------------------------------- with a real broker
 
 
+async def test_queues_and_workers_are_read_to_the_last_page(broker: Dialer) -> None:
+    names = [f"{number:06}".ljust(128, "q") for number in range(6_000)]
+    async with AsyncClient(broker) as client:
+        await client.enqueue_many(Task(TaskSpec("mail.send", name), b"") for name in names)
+
+        queues = await client.queues()
+        workers = await client.workers()
+
+    assert [queue.name for queue in queues] == names
+    assert all(queue.ready == 1 for queue in queues)
+    assert workers == []
+
+
 async def test_a_real_broker_keeps_what_it_is_given(broker: Dialer) -> None:
     async with AsyncClient(broker) as client:
         first = await client.enqueue(task(b"first"))

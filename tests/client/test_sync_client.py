@@ -576,6 +576,19 @@ def test_the_limits_are_those_of_the_broker(scripted: ScriptedBroker) -> None:
 # ------------------------------------------------------------------------------------------- with a real broker
 
 
+def test_queues_and_workers_are_read_to_the_last_page(broker: Dialer) -> None:
+    names = [f"{number:06}".ljust(128, "q") for number in range(6_000)]
+    with SyncClient(broker) as client:
+        client.enqueue_many(Task(TaskSpec("mail.send", name), b"") for name in names)
+
+        queues = client.queues()
+        workers = client.workers()
+
+    assert [queue.name for queue in queues] == names
+    assert all(queue.ready == 1 for queue in queues)
+    assert workers == []
+
+
 def test_a_real_broker_keeps_what_it_is_given(broker: Dialer) -> None:
     with SyncClient(broker) as client:
         first = client.enqueue(task(b"first"))

@@ -207,7 +207,7 @@ class Driver:
         return view.state.value if view else "unknown"
 
     def queue(self, name: str = "q") -> QueueView:
-        return self.do(c.ListQueues(name))[0]
+        return self.do(c.ListQueues(name))[0][0]
 
     # ------------------------------------------------------------------ workers
 
@@ -269,7 +269,7 @@ class Driver:
     def die(self, *sessions: bytes) -> None:
         """Let *sessions* fall silent for the length of a lease while all others beat."""
         self.now += self.settings.lease_ms
-        for worker in self.do(c.ListWorkers(), dispatch=False):
+        for worker in self.do(c.ListWorkers(), dispatch=False)[0]:
             if worker.session not in sessions:
                 self.beat(worker.session, dispatch=False)
         self.tick()

@@ -75,7 +75,7 @@ def test_a_tick_does_no_more_than_one_change_may_hold() -> None:
     driver.now += driver.settings.lease_ms
     sizes = []
 
-    while driver.do(c.ListWorkers(), dispatch=False) or driver.engine.next_tick(driver.now) <= driver.now:
+    while driver.do(c.ListWorkers(), dispatch=False)[0] or driver.engine.next_tick(driver.now) <= driver.now:
         driver.do(c.Tick(), dispatch=False)
         sizes.append(sum(len(key) + len(value or b"") for key, value in driver.last.writes.items()))
 
@@ -134,8 +134,8 @@ def test_an_engine_over_rows_of_another_knows_what_it_knew() -> None:
     copy = Rows(driver.rows.rows)
     other = Driver(rows=copy)
 
-    assert [view.ready for view in other.do(c.ListQueues(None))] == [2]
-    assert [view.held for view in other.do(c.ListWorkers())] == [1]
+    assert [view.ready for view in other.do(c.ListQueues(None))[0]] == [2]
+    assert [view.held for view in other.do(c.ListWorkers())[0]] == [1]
 
 
 def test_the_draw_is_the_only_chance() -> None:

@@ -467,7 +467,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     def has_queue(self, name: str) -> bool:
         return any(
-            queue.name == name for queue in self.engine.apply(c.ListQueues(None), self.now, self.engine.changes())
+            queue.name == name for queue in self.engine.apply(c.ListQueues(None), self.now, self.engine.changes())[0]
         )
 
     # ------------------------------------------------------------------ workers
@@ -701,7 +701,7 @@ class EngineMachine(RuleBasedStateMachine):
             expected = (task.state, task.attempts, task.losses, task.generation) if task else None
             found = (view.state.value, view.attempts, view.losses, view.generation) if view else None
             assert found == expected
-        for queue in self.engine.apply(c.ListQueues(None), self.now, changes):
+        for queue in self.engine.apply(c.ListQueues(None), self.now, changes)[0]:
             mine = [task.state for task in self.model.tasks.values() if task.spec.queue == queue.name]
             counted = tuple(mine.count(state) for state in ("ready", "running", "scheduled", "dead"))
             assert (queue.ready, queue.running, queue.scheduled, queue.dead) == counted

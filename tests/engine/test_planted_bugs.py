@@ -9,6 +9,9 @@ from unittest.mock import ANY
 import pytest
 
 from tests.engine.harness import Driver
+from tests.engine.test_dispatch import (
+    test_tasks_that_came_back_while_their_queue_was_paused_are_first_again_in_their_order as what_came_back_is_first,
+)
 from tests.engine.test_model import check
 from tests.engine.test_operations import (
     test_a_purge_removes_scheduled_rows_in_slices_and_leaves_those_of_others as a_purge_leaves_those_of_others,
@@ -327,7 +330,6 @@ PLANTED: list[Plant] = [
     _parked_heads_kept_too,
     _priority_inverted,
     _a_page_of_leased_rows_passes_for_the_end,
-    _new_head_forgotten,
     _settle_ignores_the_token,
     _settle_ignores_the_session,
     _started_mark_not_written,
@@ -361,6 +363,13 @@ def test_a_story_catches_what_the_model_meets_too_seldom(monkeypatch: pytest.Mon
 
     with pytest.raises(AssertionError):
         a_purge_leaves_those_of_others(monkeypatch)
+
+
+def test_a_story_catches_a_new_head_that_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    _new_head_forgotten(monkeypatch)
+
+    with pytest.raises(AssertionError):
+        what_came_back_is_first()
 
 
 def test_nothing_is_caught_where_nothing_is_planted() -> None:

@@ -15,9 +15,9 @@ def test_a_queue_exists_from_its_first_task_or_its_first_worker_on() -> None:
     driver.enqueue(queue="a")
     driver.worker(queues=("b",))
 
-    assert [view.name for view in driver.do(c.ListQueues(None))] == ["a", "b"]
+    assert [view.name for view in driver.do(c.ListQueues(None))[0]] == ["a", "b"]
     driver.restart()
-    assert [view.name for view in driver.do(c.ListQueues(None))] == ["a", "b"]
+    assert [view.name for view in driver.do(c.ListQueues(None))[0]] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_a_silent_worker_is_forgotten_and_its_tasks_go_to_others() -> None:
 
     assert [each.id for each in driver.take(other)] == ids
     assert driver.lost == {worker: [each.place for each in held]}
-    assert [view.session for view in driver.do(c.ListWorkers())] == [other]
+    assert [view.session for view in driver.do(c.ListWorkers())[0]] == [other]
     assert driver.last.writes == {}
     driver.refused(c.Beat(worker, 1, None), SessionUnknown)
 
@@ -91,7 +91,7 @@ def test_what_a_worker_says_keeps_it_alive(sign: str) -> None:
                 driver.complete(worker, each)
         driver.tick()
 
-    (view,) = driver.do(c.ListWorkers())
+    (view,) = driver.do(c.ListWorkers())[0]
     assert (view.session, view.seen_at) == (worker, driver.now)
 
 
@@ -101,7 +101,7 @@ def stall(driver: Driver, worker: bytes) -> None:
     driver.beat(worker, turns=False)
     for _ in range(driver.settings.lease_ms // 2_000):
         driver.now += 2_000
-        for view in driver.do(c.ListWorkers(), dispatch=False):
+        for view in driver.do(c.ListWorkers(), dispatch=False)[0]:
             driver.beat(view.session, turns=view.session != worker)
         driver.tick()
 
@@ -257,7 +257,7 @@ def test_a_worker_with_new_handlers_is_served_by_them() -> None:
     assert [held.id for held in driver.take(worker)] == [task_id]
 
     driver.restart()
-    assert [view.info.tasks for view in driver.do(c.ListWorkers())] == [["new"]]
+    assert [view.info.tasks for view in driver.do(c.ListWorkers())[0]] == [["new"]]
 
 
 def test_a_worker_that_leaves_gives_back_all_unharmed() -> None:
@@ -272,7 +272,7 @@ def test_a_worker_that_leaves_gives_back_all_unharmed() -> None:
     assert [driver.state(task_id) for task_id in ids] == ["ready"] * 3
     assert [driver.view(task_id).losses for task_id in ids] == [0, 0, 0]
     assert driver.rows.of(r.WORKER) == {}
-    assert driver.do(c.ListWorkers()) == []
+    assert driver.do(c.ListWorkers())[0] == []
 
 
 def test_a_worker_is_shown_with_what_it_does() -> None:
@@ -282,7 +282,7 @@ def test_a_worker_is_shown_with_what_it_does() -> None:
     driver.start(worker, *driver.take(worker)[:2])
     driver.beat(worker, "slow_one")
 
-    (view,) = driver.do(c.ListWorkers())
+    (view,) = driver.do(c.ListWorkers())[0]
 
     assert (view.queues, view.held, view.started, view.blocked_by) == (["a", "b"], 3, 2, "slow_one")
     assert (view.connected, view.isolating) == (True, False)

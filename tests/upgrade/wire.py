@@ -172,6 +172,10 @@ EXAMPLES: list[msgspec.Struct] = [
 # What says something in the fields that were added since; those above do not, and keep their bytes.
 GROWN: list[msgspec.Struct] = [
     m.Hello(m.MAGIC, 1, m.Role.CLIENT, version_max=2),
+    m.ListQueues(None, 100, b"cursor"),
+    m.Queues([QUEUE], b"cursor"),
+    m.ListWorkers(100, b"cursor"),
+    m.Workers([WORKER], b"cursor"),
 ]
 
 

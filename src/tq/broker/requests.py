@@ -171,7 +171,8 @@ def _list_tasks(
 def _list_queues(
     host: Answering, session: Session, message: messages.ListQueues, now: int, changes: Changes
 ) -> messages.Queues:
-    return messages.Queues(host.engine.apply(commands.ListQueues(message.name), now, changes))
+    command = commands.ListQueues(message.name, message.limit, message.cursor)
+    return messages.Queues(*host.engine.apply(command, now, changes))
 
 
 def _control_queue(
@@ -201,7 +202,8 @@ def _control_dead(
 def _list_workers(
     host: Answering, session: Session, message: messages.ListWorkers, now: int, changes: Changes
 ) -> messages.Workers:
-    return messages.Workers(host.engine.apply(commands.ListWorkers(), now, changes))
+    command = commands.ListWorkers(message.limit, message.cursor)
+    return messages.Workers(*host.engine.apply(command, now, changes))
 
 
 def _stats(host: Answering, session: Session, message: messages.GetStats, now: int, changes: Changes) -> messages.Stats:

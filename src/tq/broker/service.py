@@ -26,7 +26,7 @@ from tq.broker.sources import Log, Sources
 from tq.broker.turns import Turns
 from tq.core.errors import BrokerError, GoingAway, Overloaded, ProtocolViolation
 from tq.engine.changes import Changes
-from tq.engine.commands import Disconnect, ListQueues, SetReading, Tick, Unwait
+from tq.engine.commands import Disconnect, GetTotals, SetReading, Tick, Unwait
 from tq.engine.engine import Engine, EngineSettings
 from tq.engine.enqueue import TASKS_MAX
 from tq.protocol import messages
@@ -204,7 +204,7 @@ class BrokerService:
 
     def stats(self, now: int, changes: Changes) -> messages.Stats:
         """Return the figures of the broker as a whole."""
-        queues = self.engine.apply(ListQueues(None), now, changes)
+        totals = self.engine.apply(GetTotals(), now, changes)
         health, commit = self._store.health(), self._commit
         return messages.Stats(
             server=self.server,
@@ -214,15 +214,15 @@ class BrokerService:
             store=health.kind,
             connections=len(self._connections),
             workers=self._connections.workers,
-            queues=len(queues),
-            ready=sum(queue.ready for queue in queues),
-            running=sum(queue.running for queue in queues),
-            scheduled=sum(queue.scheduled for queue in queues),
-            dead=sum(queue.dead for queue in queues),
-            enqueued_total=sum(queue.enqueued_total for queue in queues),
-            completed_total=sum(queue.completed_total for queue in queues),
-            failed_total=sum(queue.failed_total for queue in queues),
-            lost_total=sum(queue.lost_total for queue in queues),
+            queues=totals.queues,
+            ready=totals.ready,
+            running=totals.running,
+            scheduled=totals.scheduled,
+            dead=totals.dead,
+            enqueued_total=totals.enqueued_total,
+            completed_total=totals.completed_total,
+            failed_total=totals.failed_total,
+            lost_total=totals.lost_total,
             commits_total=commit.commits,
             commit_ms_mean=round(commit.seconds * 1_000 / commit.commits, 3) if commit.commits else 0.0,
             rss_bytes=self._sources.rss_bytes(),

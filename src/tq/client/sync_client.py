@@ -74,6 +74,9 @@ FRAMES_IN_FLIGHT_MAX = 8
 IDS_MAX = 1_000
 """How many tasks a request may name; more are asked for in several."""
 
+PAGE_MAX = 1_000
+"""How many entries of a list are asked for at a time; the broker sends fewer where they do not fit a frame."""
+
 R = TypeVar("R", bound=msgspec.Struct)
 
 
@@ -270,7 +273,7 @@ class SyncClient:
         due time, dead ones oldest first.  The list is read in pages: tasks that change
         state meanwhile may be missed or seen twice.
         """
-        left, cursor, size = limit, None, IDS_MAX
+        left, cursor, size = limit, None, PAGE_MAX
         while left is None or left > 0:
             size = size if left is None else min(left, size)
             try:
@@ -292,12 +295,21 @@ class SyncClient:
     # ------------------------------------------------------------------------------------- queues and brokers
 
     def queues(self, name: str | None = None) -> list[QueueView]:
-        """Return what all queues hold, by name, or the one named, then in more detail.
+        """Return what all queues hold, or the one named, then in more detail.
+
+        They are read in pages, in the order in which they came to be.
 
         Raises:
             QueueNotFound: There is no queue of this name.
         """
-        return (self._request(ListQueues(name), Queues)).queues
+        views: list[QueueView] = []
+        cursor: bytes | None = None
+        while True:
+            page = self._request(ListQueues(name, PAGE_MAX, cursor), Queues)
+            views += page.queues
+            cursor = page.cursor
+            if cursor is None:
+                return views
 
     def control_queue(self, name: str, action: QueueAction) -> int:
         """Pause, resume or purge a queue; return how many tasks that concerns.
@@ -328,8 +340,15 @@ class SyncClient:
         return tasks
 
     def workers(self) -> list[WorkerView]:
-        """Return all live workers."""
-        return (self._request(ListWorkers(), Workers)).workers
+        """Return all live workers, read in pages: one that comes meanwhile may be missed."""
+        views: list[WorkerView] = []
+        cursor: bytes | None = None
+        while True:
+            page = self._request(ListWorkers(PAGE_MAX, cursor), Workers)
+            views += page.workers
+            cursor = page.cursor
+            if cursor is None:
+                return views
 
     def stats(self) -> Stats:
         """Return the figures of the broker as a whole."""

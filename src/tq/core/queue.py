@@ -28,7 +28,8 @@ class QueueView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the broker tells about one queue: what it holds now, and totals since it exists.
 
     ``workers`` counts the connected workers that serve it; ``names_unserved`` are the names
-    of waiting tasks that none of them has a handler for (only when one queue is asked for).
+    of waiting tasks that none of them has a handler for (only when one queue is asked for;
+    as many as fit a frame).
     """
 
     name: str

@@ -154,10 +154,12 @@ class Cancel(Command[list[tuple[bytes, str, str]]], frozen=True, gc=False):
     ids: list[bytes]
 
 
-class ListQueues(Command[list[QueueView]], frozen=True, gc=False):
-    """All queues, or the one named."""
+class ListQueues(Command[tuple[list[QueueView], bytes | None]], frozen=True, gc=False):
+    """A page of the queues, all of them for no limit, or the one named, in detail."""
 
     name: str | None
+    limit: int | None = None
+    cursor: bytes | None = None
 
 
 class PauseQueue(Command[int], frozen=True, gc=False):
@@ -187,8 +189,29 @@ class ForgetDead(Command[int], frozen=True, gc=False):
     ids: list[bytes]
 
 
-class ListWorkers(Command[list[WorkerView]], frozen=True, gc=False):
-    """All live workers."""
+class ListWorkers(Command[tuple[list[WorkerView], bytes | None]], frozen=True, gc=False):
+    """A page of the live workers, all of them for no limit."""
+
+    limit: int | None = None
+    cursor: bytes | None = None
+
+
+class Totals(msgspec.Struct, gc=False):
+    """Sums over all queues: what they hold now, and what has happened since the data exists."""
+
+    queues: int = 0
+    ready: int = 0
+    running: int = 0
+    scheduled: int = 0
+    dead: int = 0
+    enqueued_total: int = 0
+    completed_total: int = 0
+    failed_total: int = 0
+    lost_total: int = 0
+
+
+class GetTotals(Command[Totals], frozen=True, gc=False):
+    """The sums over all queues."""
 
 
 class Tick(Command[None], frozen=True, gc=False):

@@ -17,7 +17,6 @@ import msgspec
 
 from tq.core.queue import QueueView
 from tq.core.times import DAY, HOUR, SECOND, Timestamp
-from tq.core.worker import WorkerView
 from tq.engine import commands
 from tq.engine.cancel import cancel
 from tq.engine.changes import Changes, Reader
@@ -31,6 +30,7 @@ from tq.engine.leases import Leases
 from tq.engine.lookup import Lookup
 from tq.engine.meta import Meta
 from tq.engine.operations import Operations
+from tq.engine.overview import Overview
 from tq.engine.pages import Pages
 from tq.engine.passage import Passage
 from tq.engine.places import MOVES
@@ -50,7 +50,7 @@ A = TypeVar("A")
 _MAY_BE_LOST = frozenset({
     commands.MarkStarted, commands.Release, commands.SetWindow, commands.SetReading, commands.Beat,
     commands.Disconnect, commands.Unwait, commands.Wait, commands.Get, commands.ListTasks, commands.ListQueues,
-    commands.ListWorkers, commands.Tick,
+    commands.ListWorkers, commands.GetTotals, commands.Tick,
 })  # fmt: skip
 
 
@@ -87,6 +87,7 @@ class Engine:
         self._operations = Operations(self._meta, self._queues, self._timeline, self._waiters)
         self._lookup = Lookup(self._queues, self._leases, self._workers, self._waiters)
         self._pages = Pages(self._queues, self._leases, self._workers)
+        self._overview = Overview(self._queues, self._leases, self._workers, self._dispatcher, self._operations)
         self._enqueuer = Enqueuer(
             self._meta,
             self._queues,
@@ -181,12 +182,13 @@ class Engine:
             c.Get: lambda k, _, changes: self._lookup.get(k.ids, changes),
             c.ListTasks: lambda k, _, changes: self._pages.page(k.state, k.queue, k.limit, k.cursor, changes),
             c.Cancel: self._cancel,
-            c.ListQueues: lambda k, _, changes: self._list_queues(k.name, changes),
+            c.ListQueues: self._list_queues,
             c.PauseQueue: self._control.pause,
             c.PurgeQueue: self._control.purge,
             c.RedriveDead: lambda k, now, changes: self._control.act_on_dead("redrive", k.queue, k.ids, now, changes),
             c.ForgetDead: lambda k, now, changes: self._control.act_on_dead("forget", k.queue, k.ids, now, changes),
-            c.ListWorkers: lambda *_: self._list_workers(),
+            c.ListWorkers: lambda k, *_: self._overview.workers(k.limit, k.cursor),
+            c.GetTotals: lambda *_: self._overview.totals(),
             c.Tick: self._passage.tick,
         }
 
@@ -200,58 +202,12 @@ class Engine:
     def _cancel(self, command: commands.Cancel, now: int, changes: Changes) -> list[tuple[bytes, str, str]]:
         return cancel(command.ids, self._queues, self._leases, self._settler, now, changes)
 
-    def _list_queues(self, name: str | None, changes: Changes) -> list[QueueView]:
-        if name is None:
-            return [self._queue_view(queue, None) for queue in self._queues.all()]
-        queue = self._queues.named(name)
-        served = self._dispatcher.names_served(queue)
-        waiting: set[str] = set()
-        for flow in queue.flows.values():
-            if flow.name not in served and flow.name not in waiting and flow.waits(changes):
-                waiting.add(flow.name)
-        return [self._queue_view(queue, sorted(waiting))]
-
-    def _queue_view(self, queue: Queue, unserved: list[str] | None) -> QueueView:
-        row = queue.row
-        return QueueView(
-            name=row.name,
-            paused=row.paused,
-            ready=queue.ready,
-            running=queue.running_count,
-            scheduled=row.scheduled,
-            dead=row.dead,
-            workers=self._dispatcher.workers_of(queue),
-            enqueued_total=row.enqueued_total,
-            completed_total=row.completed_total,
-            failed_total=row.failed_total,
-            lost_total=row.lost_total,
-            dead_total=row.dead_total,
-            cancelled_total=row.cancelled_total,
-            purged_total=row.purged_total,
-            purging=self._operations.purging(queue),
-            names_unserved=unserved,
-        )
-
-    def _list_workers(self) -> list[WorkerView]:
-        started: dict[bytes, int] = {}
-        for task in self._leases.running.values():
-            if task.started_at and task.lease is not None:
-                started[task.lease.session] = started.get(task.lease.session, 0) + 1
-        return [
-            WorkerView(
-                session=worker.session,
-                info=worker.info,
-                queues=worker.queues,
-                connected=worker.connected,
-                registered_at=Timestamp(worker.registered_at),
-                seen_at=Timestamp(worker.seen_at),
-                held=worker.held_tasks,
-                started=started.get(worker.session, 0),
-                isolating=worker.isolating,
-                blocked_by=worker.blocked_by,
-            )
-            for worker in self._workers.all()
-        ]
+    def _list_queues(
+        self, command: commands.ListQueues, now: int, changes: Changes
+    ) -> tuple[list[QueueView], bytes | None]:
+        if command.name is not None:
+            return [self._overview.queue(command.name, changes)], None
+        return self._overview.queues(command.limit, command.cursor)
 
     def check_secret(self, session: bytes, secret: bytes) -> None:
         """Make sure that who speaks for a worker knows its secret (raises SessionUnknown)."""

@@ -75,8 +75,7 @@ class Pages:
             InvalidArgument: The state cannot be listed, or limit or cursor are wrong.
             QueueNotFound: There is no queue of that name.
         """
-        if not 1 <= limit <= PAGE_MAX:
-            raise InvalidArgument(f"limit must be 1 to {PAGE_MAX}; got {limit}")
+        check_limit(limit)
         queue = self._queues.named(queue_name) if queue_name is not None else None
         cursor = cursor or b""
         match state:
@@ -95,7 +94,7 @@ class Pages:
 
     def _ready(self, queue: Queue | None, limit: int, cursor: bytes, changes: Changes) -> _Page:
         """Queue by queue, in each by priority, then by seq.  The cursor is queue u32, rank u8, seq u64."""
-        start = _numbers(cursor, (4, 1, 8)) if cursor else (0, 0, 0)
+        start = numbers_in(cursor, (4, 1, 8)) if cursor else (0, 0, 0)
         views: list[TaskView] = []
         room, read = Room(), 0
         for each in [queue] if queue else list(self._queues.all()):
@@ -134,7 +133,7 @@ class Pages:
 
     def _running(self, queue: Queue | None, limit: int, cursor: bytes) -> _Page:
         """By token, then by index: the order in which they were handed out."""
-        token, index = _numbers(cursor, (8, 4)) if cursor else (0, -1)
+        token, index = numbers_in(cursor, (8, 4)) if cursor else (0, -1)
         views: list[TaskView] = []
         room, read = Room(), 0
         for looked_at, (at, number, task) in enumerate(self._leases.handed_out_after(token, index)):
@@ -194,7 +193,22 @@ def _after(cursor: bytes, prefix: bytes) -> bytes:
     return cursor + b"\0"
 
 
-def _numbers(cursor: bytes, sizes: tuple[int, ...]) -> tuple[int, ...]:
+def check_limit(limit: int | None) -> None:
+    """Make sure that a page may have *limit* entries; None is for no page.
+
+    Raises:
+        InvalidArgument: It may not.
+    """
+    if limit is not None and not 1 <= limit <= PAGE_MAX:
+        raise InvalidArgument(f"limit must be 1 to {PAGE_MAX}; got {limit}")
+
+
+def numbers_in(cursor: bytes, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the numbers of *sizes* bytes that *cursor* consists of.
+
+    Raises:
+        InvalidArgument: It is longer or shorter.
+    """
     if len(cursor) != sum(sizes):
         raise InvalidArgument(f"not a cursor of this list: {cursor.hex()[:80]}")
     numbers, at = [], 0

@@ -7,6 +7,7 @@ from tq.admin.answer import Facts, Listing
 from tq.admin.commands.queues import pause, purge, queues, resume, show
 from tq.admin.operator import Declined
 from tq.core.errors import QueueNotFound
+from tq.core.task import Task, TaskSpec
 
 
 def test_no_queues_are_an_empty_list(shop: Shop) -> None:
@@ -29,6 +30,15 @@ def test_queues_are_listed_by_name_with_what_they_hold(shop: Shop) -> None:
     assert isinstance(listing, Listing)
     assert [row[:3] for row in listing.rows] == [("bills", "paused", 1), ("mail", "active", 3)]
     assert [(d["name"], d["ready"], d["paused"]) for d in items(answer)] == [("bills", 1, True), ("mail", 3, False)]
+
+
+def test_more_queues_than_fit_a_frame_are_all_listed(shop: Shop) -> None:
+    names = [f"{number:06}".ljust(128, "q") for number in range(6_000)]
+    shop.client.enqueue_many(Task(TaskSpec("mail.send", name), b"") for name in names)
+
+    answer = queues(operator=shop.operator)
+
+    assert [d["name"] for d in items(answer)] == names
 
 
 def test_a_queue_is_shown_with_the_names_that_nobody_serves(shop: Shop) -> None:

@@ -9,15 +9,22 @@ from tq.core.worker import WorkerView
 
 
 class ListQueues(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """All queues, or the one named (then with its ready tasks by priority and its unserved names)."""
+    """A page of the queues, in the order in which they came to be, or the one named, with its unserved names.
+
+    ``limit`` is 1 to 1,000; None is for all in one answer, refused with `BatchTooLarge` if
+    they do not fit a frame.  A page may be shorter than its limit.
+    """
 
     name: str | None = None
+    limit: int | None = None
+    cursor: bytes | None = None
 
 
 class Queues(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Answer to `ListQueues`."""
+    """Answer to `ListQueues`, with where to go on; None after the last."""
 
     queues: list[QueueView]
+    cursor: bytes | None = None
 
 
 class QueueAction(Enum):
@@ -64,13 +71,17 @@ class Affected(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ListWorkers(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """All live workers."""
+    """A page of the live workers; limit and cursor are as in `ListQueues`."""
+
+    limit: int | None = None
+    cursor: bytes | None = None
 
 
 class Workers(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Answer to `ListWorkers`."""
+    """Answer to `ListWorkers`, with where to go on; None after the last."""
 
     workers: list[WorkerView]
+    cursor: bytes | None = None
 
 
 class GetStats(msgspec.Struct, frozen=True, array_like=True, gc=False):
