@@ -10,15 +10,15 @@ from tests.broker.peers import START_MS, Bench, Peer, records, settle
 from tq.broker.batch import SAID_BYTES_MAX, WRITTEN_BYTES_MAX
 from tq.core.errors import StoreError
 from tq.core.lease import DeliveryRef
+from tq.core.limits import CHANGE_BYTES_MAX, FRAME_BYTES_MAX
 from tq.core.outcome import Done, FailedAttempt, TaskFailure
 from tq.core.task import TaskSpec
 from tq.core.worker import WorkerInfo
-from tq.engine.changes import CHANGE_BYTES_MAX
 from tq.engine.rows import WORKER, key_end
 from tq.engine.workers import SENT_BYTES_MAX, WINDOW_TASKS_MAX
 from tq.protocol import messages
 from tq.protocol.codec import encode_message
-from tq.protocol.frames import FRAME_BYTES_MAX, HEADER
+from tq.protocol.frames import HEADER
 from tq.protocol.messages import QueueWeight
 from tq.store.base import Commit, Health
 from tq.store.memory import MemoryStore

@@ -8,7 +8,6 @@ import pytest
 
 from tests.client.scripted import CLOCK_MS, ScriptedBroker, drop, refuse, silence, take_and_drop, welcome
 from tq.client.async_client import AsyncClient
-from tq.client.batches import FRAME_TASK_BYTES_MAX
 from tq.client.dialer import Dialer, TcpDialer
 from tq.client.errors import EnqueueRefused, ResultTimeout
 from tq.core.errors import (
@@ -30,6 +29,7 @@ from tq.core.errors import (
 )
 from tq.core.ids import IdMaker, TaskId, made_at
 from tq.core.lifecycle import TaskState
+from tq.core.limits import FRAME_TASK_BYTES_MAX
 from tq.core.task import Task, TaskSpec
 from tq.protocol import messages as m
 from tq.protocol.messages import DeadAction, QueueAction, Type

@@ -7,11 +7,12 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from tq.client.batches import FRAME_TASK_BYTES_MAX, EnqueueOutcome, FrameCutter
+from tq.client.batches import EnqueueOutcome, FrameCutter
 from tq.client.errors import EnqueueRefused
 from tq.client.ids import ClientIds
 from tq.core.errors import BrokerStoreFull, ErrorCode, InvalidArgument, PayloadTooLarge
 from tq.core.ids import IdMaker, TaskId, is_uuid7
+from tq.core.limits import FRAME_TASK_BYTES_MAX
 from tq.core.task import NewTask, Task, TaskSpec
 from tq.protocol.messages import Enqueued, Limits, RefusedEnqueue
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tq.core.queue import DEFAULT_QUEUE, QUEUE_NAME_LENGTH_MAX, check_queue_name
+from tq.core.limits import QUEUE_NAME_LENGTH_MAX
+from tq.core.queue import DEFAULT_QUEUE, check_queue_name
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,9 @@ import pytest
 
 from tq.core.errors import NotSerializable
 from tq.core.ids import TaskId, compose
+from tq.core.limits import NAME_LENGTH_MAX
 from tq.core.retry import RetryPolicy
-from tq.core.task import (
-    LOSSES_LIMIT,
-    NAME_LENGTH_MAX,
-    RECORD_FORMAT,
-    RESULT_TTL_MS_MAX,
-    TIMEOUT_MS_MAX,
-    Task,
-    TaskRecord,
-    TaskSpec,
-)
+from tq.core.task import LOSSES_LIMIT, RECORD_FORMAT, RESULT_TTL_MS_MAX, TIMEOUT_MS_MAX, Task, TaskRecord, TaskSpec
 from tq.core.times import Timestamp
 
 ID = TaskId(compose(Timestamp(1), 1))

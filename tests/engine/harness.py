@@ -14,6 +14,7 @@ from sortedcontainers import SortedDict
 
 from tq.core.errors import BrokerError
 from tq.core.ids import compose
+from tq.core.limits import SCAN_BYTES_MAX
 from tq.core.outcome import Done, FailedAttempt, TaskFailure
 from tq.core.queue import QueueView
 from tq.core.retry import RetryPolicy
@@ -21,7 +22,7 @@ from tq.core.task import NewTask, TaskRecord, TaskSpec, TaskView
 from tq.core.times import Timestamp
 from tq.core.worker import WorkerInfo
 from tq.engine import commands as c
-from tq.engine.changes import SCAN_BYTES_MAX, Changes, Ending
+from tq.engine.changes import Changes, Ending
 from tq.engine.engine import Engine, EngineSettings
 from tq.engine.rows import READY, decode_record
 from tq.testing.invariants import check_invariants

@@ -6,10 +6,10 @@ from random import Random
 import pytest
 
 from tests.engine.harness import A, Driver, bytes_of
+from tq.core.limits import CHANGE_BYTES_MAX
 from tq.core.outcome import FailedAttempt, TaskFailure
 from tq.core.retry import RetryPolicy
 from tq.engine import commands as c
-from tq.engine.changes import CHANGE_BYTES_MAX
 from tq.engine.operations import SLICE_BYTES
 
 LONG = TaskFailure("E" * 255, "m" * 2_048, "\N{SNOWMAN}" * 16_384)

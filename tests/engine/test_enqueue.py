@@ -6,12 +6,18 @@ import pytest
 from tests.engine.harness import START, Driver, a_spec, bytes_of, ready_seqs
 from tq.core.errors import BatchTooLarge, BrokerError, InvalidArgument, OutcomeUnknown, PayloadTooLarge, TooManyQueues
 from tq.core.ids import compose
+from tq.core.limits import (
+    CHANGE_BYTES_MAX,
+    COUNTED_FRAME_BYTES,
+    COUNTED_SPEC_BYTES,
+    COUNTED_TASK_BYTES,
+    FRAME_TASKS_MAX,
+)
 from tq.core.task import RECORD_FORMAT, NewTask, TaskRecord
 from tq.core.times import HOUR, MINUTE, Timestamp
 from tq.engine import commands as c, rows as r
-from tq.engine.changes import CHANGE_BYTES_MAX
 from tq.engine.engine import EngineSettings
-from tq.engine.enqueue import FRAME_BYTES, SPEC_BYTES, SPECS_MAX, TASK_BYTES, TASKS_MAX
+from tq.engine.enqueue import SPECS_MAX
 from tq.engine.queues import NAMES_MAX
 
 
@@ -177,7 +183,7 @@ def test_an_empty_frame_is_answered_and_remembered() -> None:
 
 GOOD = compose(Timestamp(START), 77)
 OTHER = compose(Timestamp(START), 78)
-MANY = [a_spec(name=f"t{number}") for number in range(TASKS_MAX)]
+MANY = [a_spec(name=f"t{number}") for number in range(FRAME_TASKS_MAX)]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +197,11 @@ MANY = [a_spec(name=f"t{number}") for number in range(TASKS_MAX)]
         (c.Enqueue(GOOD, [a_spec()], [NewTask(OTHER, 1, b"")]), InvalidArgument, "spec 1 of 1"),
         (c.Enqueue(GOOD, [a_spec()], [NewTask(OTHER, -1, b"")]), InvalidArgument, "spec -1 of 1"),
         (c.Enqueue(GOOD, [a_spec()], [NewTask(OTHER, 0, bytes(256 * 1024 + 1))]), PayloadTooLarge, "limit is 262144"),
-        (c.Enqueue(GOOD, [a_spec()], [NewTask(OTHER, 0, b"")] * (TASKS_MAX + 1)), BatchTooLarge, "got 1001 of 1 specs"),
+        (
+            c.Enqueue(GOOD, [a_spec()], [NewTask(OTHER, 0, b"")] * (FRAME_TASKS_MAX + 1)),
+            BatchTooLarge,
+            "got 1001 of 1 specs",
+        ),
         (c.Enqueue(GOOD, [*MANY, a_spec()], []), BatchTooLarge, "got 0 of 1001 specs"),
         (
             c.Enqueue(GOOD, [a_spec()], [NewTask(OTHER, 0, bytes(200_000))] * 3),
@@ -231,7 +241,13 @@ def test_a_frame_fills_its_change_to_the_last_byte_that_it_may_and_no_further(co
     driver = Driver(checked=False)
     spec = a_spec()
     encoded = len(r.encode_spec(spec))
-    room = CHANGE_BYTES_MAX - FRAME_BYTES - SPEC_BYTES - 2 * encoded - count * (TASK_BYTES + encoded)
+    room = (
+        CHANGE_BYTES_MAX
+        - COUNTED_FRAME_BYTES
+        - COUNTED_SPEC_BYTES
+        - 2 * encoded
+        - count * (COUNTED_TASK_BYTES + encoded)
+    )
     sizes = [room // count] * (count - 1) + [room - room // count * (count - 1)]
     ids = [driver.new_id() for _ in sizes]
 
@@ -268,7 +284,7 @@ def test_a_frame_of_which_all_is_refused_is_no_larger_a_change() -> None:
     refused = driver.do(msgspec.structs.replace(frame, frame_id=driver.new_id()))
 
     assert len(refused) == 1_000
-    assert bytes_of(driver.last.writes) <= FRAME_BYTES + SPEC_BYTES + 1_000 * TASK_BYTES
+    assert bytes_of(driver.last.writes) <= COUNTED_FRAME_BYTES + COUNTED_SPEC_BYTES + 1_000 * COUNTED_TASK_BYTES
 
 
 def test_a_frame_that_would_make_one_queue_too_many_is_refused() -> None:
@@ -285,8 +301,8 @@ def test_a_frame_that_would_make_one_queue_too_many_is_refused() -> None:
 
 def test_a_frame_that_would_make_one_task_name_too_many_is_refused() -> None:
     driver = Driver(checked=False)
-    for start in range(0, NAMES_MAX, TASKS_MAX):
-        specs = [a_spec(name=f"t{start + number}") for number in range(TASKS_MAX)]
+    for start in range(0, NAMES_MAX, FRAME_TASKS_MAX):
+        specs = [a_spec(name=f"t{start + number}") for number in range(FRAME_TASKS_MAX)]
         assert driver.do(c.Enqueue(driver.new_id(), specs, [])) == []
 
     error = driver.refused(c.Enqueue(GOOD, [a_spec(name="one more")], []), InvalidArgument)

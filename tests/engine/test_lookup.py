@@ -7,14 +7,13 @@ from tests.engine.harness import FAILURE, Driver
 from tq.core.errors import BatchTooLarge
 from tq.core.ids import compose
 from tq.core.lifecycle import TaskState
+from tq.core.limits import ANSWER_BYTES_MAX, FRAME_BYTES_MAX
 from tq.core.outcome import FailedAttempt, TaskFailure
 from tq.core.priority import Priority
 from tq.core.task import TaskView
 from tq.core.times import Timestamp
 from tq.engine import commands as c
 from tq.engine.engine import EngineSettings
-from tq.engine.pages import ANSWER_BYTES_MAX
-from tq.protocol.frames import FRAME_BYTES_MAX
 
 UNKNOWN = compose(Timestamp(1), 1)
 

@@ -6,12 +6,13 @@ import pytest
 
 from tests.engine.harness import SECRET, Driver, a_spec
 from tq.core.errors import BatchTooLarge, InvalidArgument
+from tq.core.limits import FRAME_BYTES_MAX
 from tq.core.queue import QueueView
 from tq.core.task import NewTask
 from tq.core.worker import WorkerInfo, WorkerView
 from tq.engine import commands as c
 from tq.protocol.codec import encode_message
-from tq.protocol.frames import FRAME_BYTES_MAX, HEADER_BYTES
+from tq.protocol.frames import HEADER_BYTES
 from tq.protocol.messages import Queues, Workers
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from tests.engine.harness import Driver
 from tq.core.errors import InvalidArgument
+from tq.core.limits import ANSWER_BYTES_MAX, FRAME_BYTES_MAX
 from tq.core.outcome import FailedAttempt, TaskFailure
 from tq.engine import commands as c, flows, rows as r
-from tq.engine.pages import ANSWER_BYTES_MAX, Room
-from tq.protocol.frames import FRAME_BYTES_MAX
+from tq.engine.pages import Room
 from tq.protocol.messages import Tasks
 
 STATES = ["ready", "running", "scheduled", "dead"]

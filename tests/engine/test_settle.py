@@ -5,11 +5,11 @@ import pytest
 from tests.engine.harness import FAILURE, Driver, bytes_of
 from tq.core.errors import SessionUnknown
 from tq.core.lifecycle import DeadReason, TaskState
+from tq.core.limits import CHANGE_BYTES_MAX
 from tq.core.outcome import Done, FailedAttempt, TaskFailure, TaskResult
 from tq.core.retry import BACKOFF_MS_MAX, RetryPolicy
 from tq.core.times import Timestamp
 from tq.engine import commands as c, rows as r
-from tq.engine.changes import CHANGE_BYTES_MAX
 from tq.engine.engine import EngineSettings
 from tq.engine.settle import SETTLES_MAX
 

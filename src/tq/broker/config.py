@@ -12,9 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from tq.core.errors import ConfigError
-from tq.core.task import PAYLOAD_BYTES_DEFAULT_MAX, PAYLOAD_BYTES_LIMIT
+from tq.core.limits import FRAME_BYTES_MAX, PAYLOAD_BYTES_DEFAULT_MAX, PAYLOAD_BYTES_LIMIT
 from tq.core.times import DAY, HOUR, MINUTE, SECOND
-from tq.protocol.frames import FRAME_BYTES_MAX
 
 _KIB = 1024
 _MIB = 1024 * _KIB

@@ -25,10 +25,10 @@ from tq.broker.sessions import Session
 from tq.broker.sources import Log, Sources
 from tq.broker.turns import Turns
 from tq.core.errors import BrokerError, GoingAway, Overloaded, ProtocolViolation
+from tq.core.limits import FRAME_TASKS_MAX
 from tq.engine.changes import Changes
 from tq.engine.commands import Disconnect, GetTotals, SetReading, Tick, Unwait
 from tq.engine.engine import Engine, EngineSettings
-from tq.engine.enqueue import TASKS_MAX
 from tq.protocol import messages
 from tq.store.base import Store
 
@@ -52,7 +52,7 @@ class BrokerService:
         self.limits = messages.Limits(
             settings.frame_bytes_max,
             settings.payload_bytes_max,
-            TASKS_MAX,
+            FRAME_TASKS_MAX,
             settings.heartbeat_ms,
             settings.lease_ms,
         )

@@ -35,6 +35,7 @@ from tq.core.errors import (
 )
 from tq.core.ids import TaskId, format_id
 from tq.core.lifecycle import TaskState
+from tq.core.limits import PAGE_MAX, REQUEST_IDS_MAX
 from tq.core.outcome import TaskResult
 from tq.core.queue import QueueView
 from tq.core.task import Task, TaskView
@@ -71,11 +72,6 @@ from tq.protocol.messages import (
 FRAMES_IN_FLIGHT_MAX = 8
 """How many frames `enqueue_many` sends ahead of their answers: the broker commits one while others travel."""
 
-IDS_MAX = 1_000
-"""How many tasks a request may name; more are asked for in several."""
-
-PAGE_MAX = 1_000
-"""How many entries of a list are asked for at a time; the broker sends fewer where they do not fit a frame."""
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -433,7 +429,7 @@ class AsyncClient:
 
 def _pages(task_ids: Iterable[TaskId]) -> Iterable[list[bytes]]:
     remaining = iter(task_ids)
-    while page := list[bytes](islice(remaining, IDS_MAX)):
+    while page := list[bytes](islice(remaining, REQUEST_IDS_MAX)):
         yield page
 
 

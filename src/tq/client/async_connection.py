@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from tq.client.attempts import WAIT_IDS_MAX, as_loss
+from tq.client.attempts import as_loss
 from tq.client.watches import Watch, Watches
 from tq.core.errors import BatchTooLarge, BrokerError, ConnectionLost, RequestTimeout
+from tq.core.limits import REQUEST_IDS_MAX
 from tq.protocol.messages import GoingAway, Hello, Results, Unwait, Wait, Waited, Welcome
 from tq.protocol.session import ClientSession, Dismissed, Push, Refused, Reply, SessionEvent, Welcomed
 
@@ -132,8 +133,8 @@ class AsyncConnection(asyncio.Protocol):
     def unwatch(self, watch: Watch) -> None:
         """Forget *watch*."""
         idle = self._watches.remove(watch)
-        for start in range(0, len(idle) if self.is_usable else 0, WAIT_IDS_MAX):
-            self._write(self._session.notify(Unwait(idle[start : start + WAIT_IDS_MAX])))
+        for start in range(0, len(idle) if self.is_usable else 0, REQUEST_IDS_MAX):
+            self._write(self._session.notify(Unwait(idle[start : start + REQUEST_IDS_MAX])))
 
     def end(self, reason: Exception) -> None:
         """Close the connection for *reason*, once what is written has gone out."""
@@ -191,8 +192,8 @@ class AsyncConnection(asyncio.Protocol):
         unasked, self._unasked = self._unasked, []
         if not self.is_usable:
             return
-        for start in range(0, len(unasked), WAIT_IDS_MAX):
-            self._ask_for(unasked[start : start + WAIT_IDS_MAX])
+        for start in range(0, len(unasked), REQUEST_IDS_MAX):
+            self._ask_for(unasked[start : start + REQUEST_IDS_MAX])
 
     def _ask_for(self, ids: list[bytes]) -> None:
         correlation, data = self._session.request(Wait(ids), None)

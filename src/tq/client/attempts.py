@@ -10,9 +10,6 @@ from tq.protocol.reconnect import wait_before
 
 NOT_WELCOMED = "connected, but not welcomed: what listens there may be no tq-broker"
 
-WAIT_IDS_MAX = 1_000
-"""How many tasks one `Wait` or `Unwait` may name."""
-
 
 class Attempts:
     """One bounded series of dials.

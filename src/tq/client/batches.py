@@ -14,14 +14,9 @@ from tq.client.errors import EnqueueRefused, RefusedTask
 from tq.client.ids import ClientIds
 from tq.core.errors import BrokerError, ErrorCode, broker_error
 from tq.core.ids import ID_BYTES, TaskId, format_id, is_uuid7
+from tq.core.limits import COUNTED_SPEC_BYTES, FRAME_TASK_BYTES_MAX
 from tq.core.task import NewTask, Task, TaskSpec
 from tq.protocol.messages import Enqueue, Enqueued, Limits
-
-FRAME_TASK_BYTES_MAX = 256 * 1024
-"""Payloads and specs of the tasks in one frame, if it holds more than one: half of what an atomic change may be."""
-
-# What a broker counts for a spec of a frame besides its tasks, and twice its length (docs/protocol.md).
-_SPEC_BYTES = 192
 
 # Users reuse a handful of specs; a program that makes a new one for each task must not grow for ever.
 _SPECS_MAX = 1_024
@@ -203,5 +198,5 @@ class _Cut:
         """Let the next rows be tasks of *spec*."""
         self.spec, self.spec_bytes = spec, spec_bytes
         if spec not in self.specs:
-            self.size += 2 * spec_bytes + _SPEC_BYTES
+            self.size += 2 * spec_bytes + COUNTED_SPEC_BYTES
         self.spec_index = self.specs.setdefault(spec, len(self.specs))

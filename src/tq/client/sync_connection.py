@@ -15,9 +15,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tq.client.attempts import NOT_WELCOMED, WAIT_IDS_MAX, as_loss
+from tq.client.attempts import NOT_WELCOMED, as_loss
 from tq.client.watches import Watch, Watches
 from tq.core.errors import BatchTooLarge, BrokerError, ConnectionLost, RequestTimeout, TransportError
+from tq.core.limits import REQUEST_IDS_MAX
 from tq.core.outcome import TaskResult
 from tq.protocol.messages import GoingAway, Hello, Results, Unwait, Wait, Waited, Welcome
 from tq.protocol.session import ClientSession, Dismissed, Push, Refused, Reply, SessionEvent, Welcomed
@@ -128,7 +129,7 @@ class SyncConnection:
             self._check_usable()
             fresh = self._watches.add(watch)
             watch.wake = lambda: self._wake(watch)
-        chunks = [fresh[start : start + WAIT_IDS_MAX] for start in range(0, len(fresh), WAIT_IDS_MAX)]
+        chunks = [fresh[start : start + REQUEST_IDS_MAX] for start in range(0, len(fresh), REQUEST_IDS_MAX)]
         while chunks:
             ids = chunks.pop()
             try:
@@ -156,8 +157,8 @@ class SyncConnection:
         """Forget *watch*."""
         with self._lock:
             idle = self._watches.remove(watch)
-            starts = range(0, len(idle) if self.is_usable else 0, WAIT_IDS_MAX)
-            notices = [self._session.notify(Unwait(idle[start : start + WAIT_IDS_MAX])) for start in starts]
+            starts = range(0, len(idle) if self.is_usable else 0, REQUEST_IDS_MAX)
+            notices = [self._session.notify(Unwait(idle[start : start + REQUEST_IDS_MAX])) for start in starts]
         for notice in notices:
             self._send(notice, None)
 

@@ -7,8 +7,9 @@ import re
 
 import msgspec
 
+from tq.core.limits import QUEUE_NAME_LENGTH_MAX
+
 DEFAULT_QUEUE = "default"
-QUEUE_NAME_LENGTH_MAX = 128
 # The braces are for the placement group: the part of the name that a cluster keeps on one machine.
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/{}-]*\Z")
 

@@ -16,6 +16,7 @@ import msgspec
 from tq.core.errors import NotSerializable
 from tq.core.ids import TaskId
 from tq.core.lifecycle import TaskState
+from tq.core.limits import NAME_LENGTH_MAX
 from tq.core.outcome import TaskFailure
 from tq.core.priority import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, Priority, parse_priority
 from tq.core.queue import DEFAULT_QUEUE, check_queue_name
@@ -26,9 +27,6 @@ from tq.core.whole import check_whole
 # What this version writes, and the oldest that it reads.  A record of another format is read by nobody.
 RECORD_FORMAT = 1
 RECORD_FORMAT_MIN = 1
-PAYLOAD_BYTES_DEFAULT_MAX = 256 * 1024
-PAYLOAD_BYTES_LIMIT = 512 * 1024
-NAME_LENGTH_MAX = 255
 TIMEOUT_MS_MAX = 30 * DAY
 RESULT_TTL_MS_MAX = 30 * DAY
 LOSSES_LIMIT = 100

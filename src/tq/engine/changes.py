@@ -10,12 +10,9 @@ from typing import Protocol
 
 import msgspec
 
+from tq.core.limits import SCAN_BYTES_MAX
 from tq.core.outcome import TaskResult
 
-SCAN_BYTES_MAX = 1 << 20
-# What one command may write, keys and values together, so that it can be one record of a replicated log.  A single
-# task may be larger: a payload of 512 KB, its spec and the text of its failure.
-CHANGE_BYTES_MAX = 512 * 1024
 _PAGE_ROWS = 1_000
 
 

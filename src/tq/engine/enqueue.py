@@ -11,9 +11,16 @@ from typing import NamedTuple
 from tq.core.errors import BatchTooLarge, ErrorCode, InvalidArgument, OutcomeUnknown, PayloadTooLarge
 from tq.core.ids import ID_BYTES, format_id, is_uuid7, made_at
 from tq.core.lifecycle import Step
+from tq.core.limits import (
+    CHANGE_BYTES_MAX,
+    COUNTED_FRAME_BYTES,
+    COUNTED_SPEC_BYTES,
+    COUNTED_TASK_BYTES,
+    FRAME_TASKS_MAX,
+)
 from tq.core.task import TaskRecord, TaskSpec
 from tq.core.times import MINUTE
-from tq.engine.changes import CHANGE_BYTES_MAX, Changes
+from tq.engine.changes import Changes
 from tq.engine.commands import Enqueue
 from tq.engine.flows import Flow, QueuedTask
 from tq.engine.meta import Meta
@@ -33,15 +40,6 @@ from tq.engine.rows import (
     u64,
 )
 
-TASKS_MAX = 1_000
-# Besides its spec and its payload a task takes 70 bytes of keys, 26 to name its row and up to 22 in its record; one
-# that is refused takes less, in the answer.
-TASK_BYTES = 128
-# A spec may be the first of its queue, its flow and its name: the queue's row takes up to 130 bytes and the queue's
-# name, the flow's 26, the row of the task name 12 and the name.  Both names are in the spec.
-SPEC_BYTES = 192
-# The answer, and the numbers that a batch writes now and then.
-FRAME_BYTES = 256
 # Programs reuse a handful of specs; one that makes a new one for each task must not fill the memory with them.
 SPECS_MAX = 4_096
 # How far ahead of the broker's clock a frame id may be: the client corrected its clock by the Welcome.
@@ -96,13 +94,15 @@ class Enqueuer:
         if -age_ms > _AHEAD_MS_MAX:
             raise InvalidArgument(f"frame {format_id(command.frame_id)} is {-age_ms} ms ahead of the broker's clock")
         tasks = command.tasks
-        if len(tasks) > TASKS_MAX or len(command.specs) > TASKS_MAX:
-            raise BatchTooLarge(f"{TASKS_MAX} tasks a frame at most; got {len(tasks)} of {len(command.specs)} specs")
+        if len(tasks) > FRAME_TASKS_MAX or len(command.specs) > FRAME_TASKS_MAX:
+            raise BatchTooLarge(
+                f"{FRAME_TASKS_MAX} tasks a frame at most; got {len(tasks)} of {len(command.specs)} specs"
+            )
         specs = self._check_specs(command.specs)
-        sizes = [len(spec) + TASK_BYTES for spec in specs]
+        sizes = [len(spec) + COUNTED_TASK_BYTES for spec in specs]
         spec_count = len(specs)
         payload_bytes_max = self._payload_bytes_max
-        total = FRAME_BYTES + sum(2 * len(spec) + SPEC_BYTES for spec in specs)
+        total = COUNTED_FRAME_BYTES + sum(2 * len(spec) + COUNTED_SPEC_BYTES for spec in specs)
         for index, task in enumerate(tasks):
             task_id, spec_index = task.id, task.spec_index
             # is_uuid7, written out: a call a task would cost a twentieth of the whole.

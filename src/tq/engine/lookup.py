@@ -6,12 +6,13 @@ Invariant: an answer that would be longer than a frame is refused before more th
 from tq.core.errors import BatchTooLarge, InvalidArgument
 from tq.core.ids import ID_BYTES, format_id
 from tq.core.lifecycle import TaskState
+from tq.core.limits import ANSWER_BYTES_MAX, REQUEST_IDS_MAX
 from tq.core.outcome import TaskResult
 from tq.core.task import TaskView
 from tq.core.times import Timestamp
 from tq.engine.changes import Changes
 from tq.engine.leases import Leases
-from tq.engine.pages import ANSWER_BYTES_MAX, Room
+from tq.engine.pages import Room
 from tq.engine.queues import Queues
 from tq.engine.rows import (
     DEAD,
@@ -37,7 +38,6 @@ from tq.engine.views import (
 from tq.engine.waiters import Waiters
 from tq.engine.workers import Workers
 
-IDS_MAX = 1_000
 _ID_BYTES = 18
 
 
@@ -145,8 +145,8 @@ def check_ids(ids: list[bytes]) -> None:
     Raises:
         BatchTooLarge, InvalidArgument: They are not.
     """
-    if len(ids) > IDS_MAX:
-        raise BatchTooLarge(f"{IDS_MAX} tasks a request at most; got {len(ids)}")
+    if len(ids) > REQUEST_IDS_MAX:
+        raise BatchTooLarge(f"{REQUEST_IDS_MAX} tasks a request at most; got {len(ids)}")
     for task_id in ids:
         if len(task_id) != ID_BYTES:
             raise InvalidArgument(f"a task id has {ID_BYTES} bytes; got {format_id(task_id)}")

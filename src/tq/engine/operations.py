@@ -16,9 +16,10 @@ import msgspec
 from tq.core.errors import BatchTooLarge, TaskNotFound, WrongState
 from tq.core.ids import format_id
 from tq.core.lifecycle import Step, TaskState
+from tq.core.limits import CHANGE_BYTES_MAX
 from tq.core.outcome import TaskResult
 from tq.core.times import Timestamp
-from tq.engine.changes import CHANGE_BYTES_MAX, Changes, Reader, all_rows, within
+from tq.engine.changes import Changes, Reader, all_rows, within
 from tq.engine.enqueue import put_ready
 from tq.engine.lookup import check_ids
 from tq.engine.meta import Meta

@@ -10,8 +10,8 @@ import msgspec
 
 from tq.core.errors import BatchTooLarge, InvalidArgument
 from tq.core.ids import ID_BYTES
+from tq.core.limits import NAME_LENGTH_MAX, PAGE_MAX
 from tq.core.queue import QueueView
-from tq.core.task import NAME_LENGTH_MAX
 from tq.core.times import Timestamp
 from tq.core.worker import WorkerView
 from tq.engine.changes import Changes
@@ -19,7 +19,7 @@ from tq.engine.commands import Totals
 from tq.engine.dispatch import Dispatcher
 from tq.engine.leases import Leases
 from tq.engine.operations import Operations
-from tq.engine.pages import PAGE_MAX, Room, check_limit, numbers_in
+from tq.engine.pages import Room, check_limit, numbers_in
 from tq.engine.queues import Queue, Queues
 from tq.engine.workers import Workers, WorkerSession
 

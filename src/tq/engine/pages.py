@@ -10,6 +10,7 @@ from heapq import merge
 
 from tq.core.errors import InvalidArgument
 from tq.core.lifecycle import TaskState
+from tq.core.limits import ANSWER_BYTES_MAX, PAGE_MAX
 from tq.core.task import TaskView
 from tq.core.times import Timestamp
 from tq.engine.changes import Changes
@@ -31,9 +32,6 @@ from tq.engine.rows import (
 from tq.engine.views import VIEW_BYTES, view_of_dead, view_of_record, view_of_running
 from tq.engine.workers import Workers
 
-PAGE_MAX = 1_000
-# What a frame of 1 MiB holds, with a little to spare.  One task's answer is far below it: a result has 512 KB at most.
-ANSWER_BYTES_MAX = 1_000 * 1_024
 # A page stops after so many rows, or so many bytes of them, even if few are told: others are of another queue, and
 # payloads are read but not told.
 _ROWS_LOOKED_AT_MAX = 5_000

@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 from tq.core.errors import ErrorCode
 from tq.core.lifecycle import DeadReason, Step, TaskState, after
+from tq.core.limits import CHANGE_BYTES_MAX
 from tq.core.outcome import FailedAttempt, TaskFailure, TaskResult
 from tq.core.retry import BACKOFF_MS_MAX, backoff
 from tq.core.task import TaskRecord
 from tq.core.times import Timestamp
-from tq.engine.changes import CHANGE_BYTES_MAX, Changes
+from tq.engine.changes import Changes
 from tq.engine.commands import Settle, Settled
 from tq.engine.flows import Flow, QueuedTask
 from tq.engine.leases import Leases

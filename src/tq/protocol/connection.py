@@ -25,8 +25,9 @@ from tq.core.errors import (
     RemoteProtocolError,
     UnsupportedVersion,
 )
+from tq.core.limits import FRAME_BYTES_MAX
 from tq.protocol.codec import decode_message, encode_message
-from tq.protocol.frames import FRAME_BYTES_MAX, HEADER_BYTES, Frame, FrameReader, FrameTooLong
+from tq.protocol.frames import HEADER_BYTES, Frame, FrameReader, FrameTooLong
 from tq.protocol.messages import MAGIC, MESSAGES, TYPE_OF, VERSIONS, Error, Hello, Role, Type, Versions, Welcome
 from tq.protocol.states import NOTICES, PUSHED_TO, SENT_BY, TRANSITIONS, ConnectionState, Event
 

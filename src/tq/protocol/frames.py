@@ -10,11 +10,10 @@ import struct
 from typing import NamedTuple
 
 from tq.core.errors import RemoteProtocolError
+from tq.core.limits import FRAME_BYTES_MAX
 
 HEADER = struct.Struct(">IBBI")
 HEADER_BYTES = HEADER.size
-FRAME_BYTES_MAX = 1024 * 1024
-"""The longest body, unless a side says otherwise."""
 CORRELATION_MAX = 0xFFFF_FFFF
 
 

@@ -23,8 +23,9 @@ from tq.core.errors import (
     UnsupportedVersion,
     broker_error,
 )
+from tq.core.limits import FRAME_BYTES_MAX
 from tq.protocol.codec import decode_message, encode_message
-from tq.protocol.frames import CORRELATION_MAX, FRAME_BYTES_MAX, HEADER_BYTES, Frame, FrameReader
+from tq.protocol.frames import CORRELATION_MAX, HEADER_BYTES, Frame, FrameReader
 from tq.protocol.messages import MESSAGES, TYPE_OF, Error, Hello, Type, Welcome
 from tq.protocol.states import NOTICES, PUSHED_TO, SENT_BY, TRANSITIONS, ConnectionState, Event
 

@@ -22,10 +22,8 @@ from typing import Protocol
 
 import msgspec
 
+from tq.core.limits import SCAN_BYTES_MAX
 from tq.core.times import DurationMs
-
-# One scan is one turn of the broker's loop: a megabyte is copied in some 0.2 ms.
-SCAN_BYTES_MAX = 1 << 20
 
 SYNC_INTERVAL_MS = DurationMs(50)
 

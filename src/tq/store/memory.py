@@ -10,7 +10,8 @@ from pathlib import Path
 from sortedcontainers import SortedDict
 
 from tq.core.errors import StoreError
-from tq.store.base import DONE, SCAN_BYTES_MAX, Commit, Health
+from tq.core.limits import SCAN_BYTES_MAX
+from tq.store.base import DONE, Commit, Health
 
 
 class MemoryStore:

@@ -29,8 +29,9 @@ from rocksdict import (
 )
 
 from tq.core.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked
+from tq.core.limits import SCAN_BYTES_MAX
 from tq.core.times import DurationMs
-from tq.store.base import DONE, OPEN_FILES_MAX, SCAN_BYTES_MAX, SYNC_INTERVAL_MS, Commit, Durability, Health
+from tq.store.base import DONE, OPEN_FILES_MAX, SYNC_INTERVAL_MS, Commit, Durability, Health
 from tq.store.directory import DataDirectory, SyncedMark
 from tq.store.syncer import DemandSyncer, IntervalSyncer
 

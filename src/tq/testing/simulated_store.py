@@ -16,7 +16,8 @@ from enum import Enum
 from pathlib import Path
 
 from tq.core.errors import StoreError
-from tq.store.base import DONE, SCAN_BYTES_MAX, Commit, Durability, Health
+from tq.core.limits import SCAN_BYTES_MAX
+from tq.store.base import DONE, Commit, Durability, Health
 from tq.store.memory import MemoryStore
 
 CallLater = Callable[[float, Callable[[], None]], object]

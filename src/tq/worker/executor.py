@@ -37,6 +37,7 @@ import msgspec
 from tq.app.context import SoftTimeout, TaskContext, enter
 from tq.app.registry import Registry
 from tq.core.errors import NotSerializable, UsageError
+from tq.core.limits import PAYLOAD_BYTES_DEFAULT_MAX
 from tq.core.outcome import (
     MESSAGE_CHARACTERS_MAX,
     TRACEBACK_CHARACTERS_MAX,
@@ -47,7 +48,7 @@ from tq.core.outcome import (
     shorten,
 )
 from tq.core.retry import BACKOFF_MS_MAX
-from tq.core.task import PAYLOAD_BYTES_DEFAULT_MAX, TaskSpec
+from tq.core.task import TaskSpec
 from tq.core.times import milliseconds
 from tq.worker.assignment import Assignment, Delivered, Failed, Outcome, Plan, Stop
 from tq.worker.middleware import Chain
