@@ -4,9 +4,11 @@ import itertools
 import os
 import time
 
+import msgspec
 import pytest
 
-from tests.client.scripted import CLOCK_MS, ScriptedBroker, drop, refuse, silence, take_and_drop, welcome
+from tests.client.scripted import CLOCK_MS, Action, ScriptedBroker, drop, refuse, silence, take_and_drop, welcome
+from tests.upgrade.wire import QUEUE, WORKER
 from tq.client.dialer import Dialer, TcpDialer
 from tq.client.errors import EnqueueRefused, ResultTimeout
 from tq.client.sync_client import SyncClient
@@ -552,6 +554,23 @@ def test_queues_dead_letters_and_workers_are_asked_for(scripted: ScriptedBroker)
         assert client.control_dead(DeadAction.PURGE, task_ids=[new_id() for _ in range(1_001)]) == 1_001
 
     assert len(scripted.seen(Type.CONTROL_DEAD)) == 3
+
+
+def test_pages_are_asked_for_until_there_is_no_cursor(scripted: ScriptedBroker) -> None:
+    def page(message: msgspec.Struct) -> Action:
+        return lambda peer, request: peer.reply(request, message)
+
+    scripted.next(
+        Type.LIST_QUEUES, page(m.Queues([QUEUE] * 2, b"q")), page(m.Queues([], b"r")), page(m.Queues([QUEUE]))
+    )
+    scripted.next(Type.LIST_WORKERS, page(m.Workers([WORKER], b"w")), page(m.Workers([WORKER])))
+
+    with client_of(scripted) as client:
+        assert client.queues() == [QUEUE] * 3
+        assert client.workers() == [WORKER] * 2
+
+    assert scripted.seen(Type.LIST_QUEUES) == [m.ListQueues(None, 1_000, cursor) for cursor in (None, b"q", b"r")]
+    assert scripted.seen(Type.LIST_WORKERS) == [m.ListWorkers(1_000, cursor) for cursor in (None, b"w")]
 
 
 @pytest.mark.parametrize("queue, task_ids", [(None, None), ("mail", [])])
