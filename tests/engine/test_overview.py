@@ -30,6 +30,7 @@ def queue_pages(driver: Driver, limit: int) -> list[list[QueueView]]:
     while True:
         views, cursor = driver.do(c.ListQueues(None, limit, cursor), dispatch=False)
         pages.append(views)
+        assert len(pages) < 100, "a cursor leads nowhere"
         assert len(encode_message(Queues(views, cursor), 1)) - HEADER_BYTES <= FRAME_BYTES_MAX
         if cursor is None:
             return pages
@@ -40,6 +41,7 @@ def worker_pages(driver: Driver, limit: int) -> list[list[WorkerView]]:
     while True:
         views, cursor = driver.do(c.ListWorkers(limit, cursor), dispatch=False)
         pages.append(views)
+        assert len(pages) < 100, "a cursor leads nowhere"
         assert len(encode_message(Workers(views, cursor), 1)) - HEADER_BYTES <= FRAME_BYTES_MAX
         if cursor is None:
             return pages
