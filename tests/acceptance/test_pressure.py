@@ -19,12 +19,12 @@ from tests.acceptance.fleet import Fleet, until
 from tests.acceptance.guarded import CLIENT, Guarded
 from tests.acceptance.load import Producer, check_all_ended_as_meant, check_each_ended_as_meant, executed
 from tq.core.ids import IdMaker
-from tq.core.task import TaskSpec
+from tq.core.task import NewTask, TaskSpec
 from tq.core.worker import WorkerInfo
 from tq.protocol import messages
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import HEADER, Frame, FrameReader
-from tq.protocol.messages import MAGIC, VERSION, Hello, Role, Type
+from tq.protocol.messages import MAGIC, VERSIONS, Hello, Role, Type
 
 LENGTH = int(os.environ.get("ACCEPTANCE_LENGTH", "1"))
 LEASE = {"lease_ms": 1_500, "heartbeat_ms": 300}
@@ -34,7 +34,7 @@ HOUR_MS = 3_600_000
 
 def worker_hello(*names: str) -> bytes:
     info = WorkerInfo("deaf", "h", 1, "async", 1, list(names))
-    return bytes(encode_message(Hello(MAGIC, VERSION, Role.WORKER, "", os.urandom(16), os.urandom(16), info), 1))
+    return bytes(encode_message(Hello(MAGIC, VERSIONS.first, Role.WORKER, "", os.urandom(16), os.urandom(16), info), 1))
 
 
 # ------------------------------------------------------------------------------------------- peers
@@ -45,7 +45,7 @@ def test_workers_that_stop_reading_keep_nothing_from_the_others(fleet: Fleet) ->
     guarded = Guarded(fleet, broker)
     before = guarded.rss
     echo = fleet.bind(handlers.echo)
-    asks = bytes(encode_message(messages.Subscribe([("default", 1)]), 2)) + bytes(
+    asks = bytes(encode_message(messages.Subscribe([messages.QueueWeight("default", 1)]), 2)) + bytes(
         encode_message(messages.Window(20_000, 64 << 20), 0)
     )
     with ExitStack() as stack:
@@ -114,7 +114,7 @@ def _huge_frames(guarded: Guarded, over: threading.Event) -> None:
         numbers = count(2)
         while not over.is_set():
             for _ in range(4):
-                tasks = [(ids.make(), 0, bytes(200_000)) for _ in range(2)]
+                tasks = [NewTask(ids.make(), 0, bytes(200_000)) for _ in range(2)]
                 client.say(messages.Enqueue(ids.make(), [TaskSpec("huge", "huge")], tasks), next(numbers))
             for _ in range(4):
                 assert isinstance(client.hear(), messages.Enqueued)

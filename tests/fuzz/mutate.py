@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from tests.upgrade.wire import EXAMPLES, ID_1, ID_2, SESSION
-from tq.protocol.frames import CORRELATION_MAX, FRAME_BYTES_MAX, HEADER
+from tq.core.limits import FRAME_BYTES_MAX
+from tq.protocol.frames import CORRELATION_MAX, HEADER
 from tq.protocol.messages import TYPE_OF, Type
 
 EXAMPLE_OF: dict[Type, msgspec.Struct] = {TYPE_OF[type(example)]: example for example in EXAMPLES}

@@ -16,12 +16,14 @@ from tests.broker.peers import Bench, Peer, Wire, settle
 from tests.fuzz.mutate import Mutator
 from tests.upgrade.wire import SPEC
 from tq.core.errors import RemoteProtocolError
-from tq.core.outcome import TaskFailure
-from tq.core.task import TaskSpec
+from tq.core.lease import DeliveryRef
+from tq.core.limits import FRAME_BYTES_MAX
+from tq.core.outcome import Done, FailedAttempt, TaskFailure
+from tq.core.task import NewTask, TaskSpec
 from tq.core.worker import WorkerInfo
 from tq.protocol import messages as m
 from tq.protocol.codec import decode_message, encode_message
-from tq.protocol.frames import FRAME_BYTES_MAX, FrameReader
+from tq.protocol.frames import FrameReader
 from tq.protocol.messages import TYPE_OF, Deliver, Enqueued, Error, Role, Type
 from tq.protocol.states import NOTICES, SENT_BY
 from tq.store.memory import MemoryStore
@@ -81,7 +83,8 @@ class _Attack:
         session.data_received(_frame(hello, 1) if draw.random() < 0.9 else self._harmed(hello, 1))
         if role is Role.WORKER and draw.random() < 0.8:
             session.data_received(
-                _frame(m.Subscribe([("default", 1), ("mail", 2)]), 2) + _frame(m.Window(20, 1 << 20), 0)
+                _frame(m.Subscribe([m.QueueWeight("default", 1), m.QueueWeight("mail", 2)]), 2)
+                + _frame(m.Window(20, 1 << 20), 0)
             )
         await settle(3)
         self._read(wire)
@@ -109,7 +112,7 @@ class _Attack:
             await settle(5)
         self.check_alive()
         assert answers == [Enqueued()], (answers, self._bench.logged[-3:])
-        self._ids = [*self._ids[-30:], good.tasks[0][0]]
+        self._ids = [*self._ids[-30:], good.tasks[0].id]
 
     def check_alive(self) -> None:
         """Make sure that the service has not stopped."""
@@ -123,11 +126,11 @@ class _Attack:
         held = [m.Held(token, [0], [0]) for token in self._tokens[-2:]]
         match role:
             case Role.CLIENT:
-                return m.Hello(m.MAGIC, m.VERSION, role)
+                return m.Hello(m.MAGIC, m.VERSIONS.first, role)
             case Role.WORKER:
-                return m.Hello(m.MAGIC, m.VERSION, role, "", session, b"x" * 16, info, held)
+                return m.Hello(m.MAGIC, m.VERSIONS.first, role, "", session, b"x" * 16, info, held)
             case Role.KEEPER:
-                return m.Hello(m.MAGIC, m.VERSION, role, "", session, b"x" * 16)
+                return m.Hello(m.MAGIC, m.VERSIONS.first, role, "", session, b"x" * 16)
 
     def _frames(self, role: Role) -> list[bytes]:
         draw = self._draw
@@ -151,19 +154,19 @@ class _Attack:
         """Return a message that would do something."""
         draw = self._draw
         ids = list(islice(reversed(self._ids), draw.randrange(1, 5)))
-        live = [(token, draw.randrange(3)) for token in self._tokens[-3:]] or [(1, 0)]
+        live = [DeliveryRef(token, draw.randrange(3)) for token in self._tokens[-3:]] or [DeliveryRef(1, 0)]
         match kind:
             case Type.ENQUEUE:
                 bench = self._bench
                 made = [bench.new_id() for _ in range(draw.randrange(1, 4))]
                 self._ids += made
-                tasks = [(task_id, 0, b"\x92\x90\x80") for task_id in made]
+                tasks = [NewTask(task_id, 0, b"\x92\x90\x80") for task_id in made]
                 return m.Enqueue(bench.new_id(), [draw.choice(_SPECS)], tasks)
             case Type.GET | Type.WAIT | Type.UNWAIT | Type.CANCEL:
                 return {Type.GET: m.Get, Type.WAIT: m.Wait, Type.UNWAIT: m.Unwait, Type.CANCEL: m.Cancel}[kind](ids)
             case Type.SETTLE:
-                failures = [m.Failure(token, index, TaskFailure("E", "text"), 5, False) for token, index in live[:1]]
-                return m.Settle([(token, index, b"\x01") for token, index in live], failures)
+                failures = [FailedAttempt(ref.token, ref.index, TaskFailure("E", "text"), 5, False) for ref in live[:1]]
+                return m.Settle([Done(ref.token, ref.index, b"\x01") for ref in live], failures)
             case Type.STARTED | Type.RELEASE:
                 return (m.Started if kind is Type.STARTED else m.Release)(live)
             case Type.CONTROL_QUEUE:
@@ -176,15 +179,16 @@ class _Attack:
             case Type.LIST_QUEUES:
                 return m.ListQueues(draw.choice([None, "mail"]))
             case Type.SUBSCRIBE:
-                return m.Subscribe([("default", 1)])
+                return m.Subscribe([m.QueueWeight("default", 1)])
             case Type.WINDOW:
                 return m.Window(draw.randrange(50), 1 << 20)
             case Type.HEARTBEAT:
                 return m.Heartbeat(draw.randrange(1_000))
             case _:
-                return {Type.GOODBYE: m.Goodbye, Type.LIST_WORKERS: m.ListWorkers, Type.GET_STATS: m.GetStats}.get(
-                    kind, m.Ping
-                )()
+                others: dict[Type, type[msgspec.Struct]] = {
+                    Type.GOODBYE: m.Goodbye, Type.LIST_WORKERS: m.ListWorkers, Type.GET_STATS: m.GetStats,
+                }  # fmt: skip
+                return others.get(kind, m.Ping)()
 
     def _read(self, wire: Wire) -> None:
         """Make sure that all that was answered is whole and within bounds; note the tokens of what was delivered."""

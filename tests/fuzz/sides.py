@@ -12,17 +12,18 @@ import msgspec
 from tests.fuzz.mutate import EXAMPLE_OF, Mutator
 from tests.upgrade.wire import AT, INFO, SECRET, SESSION
 from tq.core.errors import BrokerError, RemoteProtocolError, TaskNotFound
+from tq.core.limits import FRAME_BYTES_MAX
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.connection import Request, ServerConnection
-from tq.protocol.frames import FRAME_BYTES_MAX, HEADER_BYTES, Frame, FrameReader
-from tq.protocol.messages import MAGIC, MESSAGES, TYPE_OF, VERSION, Error, Hello, Limits, Role, Type, Welcome
+from tq.protocol.frames import HEADER_BYTES, Frame, FrameReader
+from tq.protocol.messages import MAGIC, MESSAGES, TYPE_OF, VERSIONS, Error, Hello, Limits, Role, Type, Welcome
 from tq.protocol.session import ClientSession, Dismissed, Push, Refused, Reply, Welcomed
 from tq.protocol.states import NOTICES, PUSHED_TO, SENT_BY, ConnectionState
 
 HELLOS = {
-    Role.CLIENT: Hello(MAGIC, VERSION, Role.CLIENT),
-    Role.WORKER: Hello(MAGIC, VERSION, Role.WORKER, "", SESSION, SECRET, INFO),
-    Role.KEEPER: Hello(MAGIC, VERSION, Role.KEEPER, "", SESSION, SECRET),
+    Role.CLIENT: Hello(MAGIC, VERSIONS.first, Role.CLIENT),
+    Role.WORKER: Hello(MAGIC, VERSIONS.first, Role.WORKER, "", SESSION, SECRET, INFO),
+    Role.KEEPER: Hello(MAGIC, VERSIONS.first, Role.KEEPER, "", SESSION, SECRET),
 }
 _GREETINGS = {role: bytes(encode_message(hello, 1)) for role, hello in HELLOS.items()}
 _WELCOME = Welcome(1, "broker", AT, Limits(FRAME_BYTES_MAX, 1 << 18, 1_000, 2_000, 10_000))

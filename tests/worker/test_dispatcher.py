@@ -448,7 +448,7 @@ async def test_a_thread_that_runs_for_too_long_keeps_its_seat_and_what_waits_for
         rig.tick(0.05)
         await rig.broker.until(lambda: (5, 0) in rig.broker.failed)
         rig.tick(0.1)
-        await rig.broker.until(lambda: Release([(5, 1)]) in rig.broker.said)
+        await rig.broker.until(lambda: Release([DeliveryRef(5, 1)]) in rig.broker.said)
         closed = rig.broker.of(Window)[-1].tasks
         door.set()
         await rig.broker.until(lambda: rig.broker.of(Window)[-1].tasks > 0)

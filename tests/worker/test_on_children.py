@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tests.worker.rig import Rig, running
 from tests.worker.scripted import record, registry
+from tq.core.lease import DeliveryRef
 from tq.protocol.messages import Release, Started, Window
 from tq.testing.loop import run_virtual
 from tq.testing.simulated_pool import ChildrenOf, SimulatedProcessPool
@@ -56,7 +57,7 @@ def test_a_task_that_waits_for_the_successor_of_a_killed_child_is_not_marked_as_
             assert rig.broker.of(Started) == []
             assert rig.dispatcher.unmarked() == []
             assert [each.started for each in rig.dispatcher.held()] == [[]]
-            assert (await rig.broker.next(Started)).tasks == [(2, 0)]
+            assert (await rig.broker.next(Started)).tasks == [DeliveryRef(2, 0)]
             await rig.broker.until(lambda: (2, 0) in rig.broker.done)
 
     run_virtual(main())
@@ -68,7 +69,7 @@ def test_a_task_given_to_a_child_that_has_just_died_goes_back_to_the_broker_unha
             kill_one(rig)
             rig.broker.deliver(2, record("work", 1.0))
 
-            assert (await rig.broker.next(Release)).tasks == [(2, 0)]
+            assert (await rig.broker.next(Release)).tasks == [DeliveryRef(2, 0)]
             assert rig.broker.failed == {}
             assert rig.dispatcher.holdings.is_empty
 
@@ -83,8 +84,8 @@ def test_what_was_marked_for_a_child_that_dies_goes_back_to_the_broker() -> None
             await asyncio.sleep(0)
             rig.broker.deliver(2, record("work", 1.0), alone=True)
 
-            assert (await rig.broker.next(Started)).tasks == [(2, 0)]
-            assert (await rig.broker.next(Release)).tasks == [(2, 0)]
+            assert (await rig.broker.next(Started)).tasks == [DeliveryRef(2, 0)]
+            assert (await rig.broker.next(Release)).tasks == [DeliveryRef(2, 0)]
 
     run_virtual(main())
 
@@ -96,7 +97,7 @@ def test_a_suspect_that_comes_while_there_is_no_child_goes_back_unmarked() -> No
             await without_children(rig)
             rig.broker.deliver(2, record("work", 1.0), alone=True)
 
-            assert (await rig.broker.next(Release)).tasks == [(2, 0)]
+            assert (await rig.broker.next(Release)).tasks == [DeliveryRef(2, 0)]
             assert rig.broker.of(Started) == []
 
     run_virtual(main())
@@ -111,7 +112,7 @@ def test_what_is_marked_and_waits_for_a_seat_goes_back_when_a_seat_is_gone() -> 
             await asyncio.sleep(1)
             kill_one(rig)
 
-            assert (await rig.broker.next(Release)).tasks == [(2, 1)]
+            assert (await rig.broker.next(Release)).tasks == [DeliveryRef(2, 1)]
 
     run_virtual(main())
 

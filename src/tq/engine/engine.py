@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 import msgspec
 
 from tq.core.queue import QueueView
-from tq.core.times import DAY, HOUR, SECOND, Timestamp
+from tq.core.times import DAY, HOUR, SECOND
 from tq.engine import commands
 from tq.engine.cancel import cancel
 from tq.engine.changes import Changes, Reader
@@ -34,7 +34,7 @@ from tq.engine.overview import Overview
 from tq.engine.pages import Pages
 from tq.engine.passage import Passage
 from tq.engine.places import MOVES
-from tq.engine.queues import Queue, Queues
+from tq.engine.queues import Queues
 from tq.engine.restore import restore_flows, restore_leases
 from tq.engine.retention import Retention
 from tq.engine.settle import Settler
