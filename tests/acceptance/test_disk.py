@@ -73,6 +73,7 @@ def test_a_second_broker_on_the_same_data_is_turned_away_and_the_first_serves_on
     said = refusal(fleet.broker_program(listen="127.0.0.1:0"))
 
     assert "is open already" in said
+    assert f"join it by tq://127.0.0.1:{fleet.port}" in said
     assert str(fleet.data) in said
     assert fleet.bind(handlers.echo).enqueue("on").result(timeout=10) == "on"
 

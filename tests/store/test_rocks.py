@@ -87,11 +87,11 @@ def flip(path: Path, at: int) -> None:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Every file but RocksDB's diary."""
+    """Every file but RocksDB's diary, and who had the directory open last."""
     return {
         path.name: path.read_bytes()
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and not path.name.startswith("LOG")
+        if path.is_file() and not path.name.startswith("LOG") and path.name != "owner"
     }
 
 

@@ -78,6 +78,7 @@ def open_store(settings: BrokerSettings, open_files_max: int = OPEN_FILES_MAX) -
         sync_interval_ms=DurationMs(settings.sync_interval_ms),
         cache_bytes=settings.block_cache_bytes,
         open_files_max=open_files_max,
+        holder=f"tq-broker: join it by tq://{settings.listen}",
     )
 
 

@@ -3,6 +3,8 @@
     DIR/format    one line: the layout's version, written once the database exists
     DIR/rocks/    the database
     DIR/synced    eight bytes: the log's sequence number at the last fsync that succeeded
+    DIR/owner     who has it open; see `tq.store.ownership`
+    DIR/tq.sock   where an embedded broker is joined; see `tq.broker.shared`
 
 Invariants: a directory that is not ours, or of a later version, is refused before
 anything in it is touched. Where `format` exists the database must: a lost one is an
@@ -17,7 +19,7 @@ from tq.core.errors import StoreCorrupt, StoreError, StoreTooNew
 FORMAT_VERSION = 1
 _MARK_BYTES = 8
 _FORMAT_PREFIX = "tq data directory, format "
-_OURS = frozenset({"format", "format.new", "rocks", "synced"})
+_OURS = frozenset({"format", "format.new", "rocks", "synced", "owner", "tq.sock", "tq.sock.new"})
 # A new file system mounted as a data directory holds this one.
 _HARMLESS = frozenset({"lost+found"})
 

@@ -33,6 +33,7 @@ from tq.core.limits import SCAN_BYTES_MAX
 from tq.core.times import DurationMs
 from tq.store.base import DONE, OPEN_FILES_MAX, SYNC_INTERVAL_MS, Commit, Durability, Health
 from tq.store.directory import DataDirectory, SyncedMark
+from tq.store.ownership import Ownership
 from tq.store.syncer import DemandSyncer, IntervalSyncer
 
 MIB = 1 << 20
@@ -46,6 +47,8 @@ _DELETIONS_IN_WINDOW = 2_048
 
 class RocksStore:
     """RocksDB under the contract of `tq.store.base.Store`; one process at a time has a directory open.
+
+    *holder* is told to whom finds the directory open: who has it and how to join, in half a sentence.
 
     It belongs to one thread. With `Durability.SYNC` a synced commit needs a running loop,
     on which its future ends; with the others a commit is complete when the call returns.
@@ -66,15 +69,24 @@ class RocksStore:
         sync_interval_ms: DurationMs = SYNC_INTERVAL_MS,
         cache_bytes: int = CACHE_BYTES,
         open_files_max: int = OPEN_FILES_MAX,
+        holder: str = "a broker",
     ) -> None:
         self._directory = DataDirectory(directory)
+        # A directory that is not ours is refused before a lock is made in it; whether a database is there is
+        # looked at again under the lock, since another process may be making one.
+        self._directory.prepare()
+        self._ownership = Ownership(directory, holder)
         self._durability = durability
         self._failure: StoreError | None = None
         self._in_flight: asyncio.Future[Commit] | None = None
         self._is_closed = False
         # The log's position at the last fsync: written by the syncer's thread, by the owner's after it.
         self._sequence = 0
-        self._db, self._mark = self._open(cache_bytes, open_files_max)
+        try:
+            self._db, self._mark = self._open(cache_bytes, open_files_max)
+        except BaseException:
+            self._ownership.release()
+            raise
         self._on_demand: DemandSyncer | None = None
         self._on_interval: IntervalSyncer | None = None
         if durability is Durability.SYNC:
@@ -230,6 +242,8 @@ class RocksStore:
                 # A broken store has said so before; RocksDB says it again, after it has let go of its files.
                 if self._failure is None:
                     raise self._translated(error, "cannot close") from error
+            finally:
+                self._ownership.release()
 
     def _open(self, cache_bytes: int, open_files_max: int) -> tuple[Rdict, SyncedMark]:
         exists = self._directory.prepare()
