@@ -28,7 +28,8 @@ def fingerprint(data: Path) -> dict[str, str]:
     return {
         path.relative_to(data).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(data.rglob("*"))
-        if path.is_file() and not path.name.startswith(JOURNALS)
+        # Who had it open last is not what it holds.
+        if path.is_file() and not path.name.startswith(JOURNALS) and path.name != "owner"
     }
 
 

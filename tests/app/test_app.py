@@ -199,7 +199,9 @@ def test_the_url_is_the_one_given_else_of_the_environment_else_the_default(
     assert App("tq://other").url == "tq://other"
 
 
-@pytest.mark.parametrize("url, error", [("redis://x", ConfigError), ("file:./data", UsageError)])
+@pytest.mark.parametrize(
+    "url, error", [("redis://x", ConfigError), ("file:", ConfigError), ("file://host/data", ConfigError)]
+)
 def test_a_url_of_no_use_is_refused_at_the_first_connection(url: str, error: type[Exception]) -> None:
     app = App(url)
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from tq.broker.embedded import EmbeddedBroker, open_memory
+from tq.broker.embedded import open_memory
 from tq.core.errors import StoreError
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import FrameReader
@@ -36,7 +36,7 @@ def test_it_speaks_the_protocol_on_every_connection_it_gives() -> None:
 
 
 def test_close_ends_its_connections_and_may_be_repeated() -> None:
-    broker = EmbeddedBroker()
+    broker = open_memory()
     sock = broker.connect()
     ask(sock, Hello(MAGIC, VERSIONS.first, Role.CLIENT))
 

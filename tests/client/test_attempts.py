@@ -83,3 +83,12 @@ def test_a_dismissal_that_may_pass_is_a_lost_connection(error: GoingAway | Overl
 @pytest.mark.parametrize("error", [ProtocolViolation("our bug"), RemoteProtocolError("its bug")])
 def test_a_dismissal_for_a_bug_is_that_error(error: ProtocolViolation | RemoteProtocolError) -> None:
     assert as_loss(error) is error
+
+
+def test_who_says_what_to_do_in_a_whole_sentence_has_the_last_word() -> None:
+    attempts = Attempts(0.0, 1.0, 0, no_jitter)
+    attempts.wait(0.0)
+
+    attempts.failed("the directory is another's: use another.")
+
+    assert str(attempts.unavailable("1 s")).endswith("the last said: the directory is another's: use another.")

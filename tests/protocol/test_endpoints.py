@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tq.core.errors import ConfigError
-from tq.protocol.endpoints import Endpoint, parse_endpoints
+from tq.protocol.endpoints import Endpoint, check_url, parse_directory, parse_endpoints
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,30 @@ def test_any_text_is_addresses_or_a_config_error(text: str) -> None:
         return
 
     assert parse_endpoints("tq://" + ",".join(map(str, endpoints))) == endpoints
+
+
+@pytest.mark.parametrize(
+    ("url", "directory"),
+    [
+        ("file:./tq-data", "./tq-data"),
+        ("file:tq-data", "tq-data"),
+        ("file:/var/lib/tq", "/var/lib/tq"),
+        ("file:///var/lib/tq", "/var/lib/tq"),
+        ("file:with space?and#marks", "with space?and#marks"),
+        ("tq://127.0.0.1:7766", None),
+        ("memory:", None),
+    ],
+)
+def test_a_file_url_names_a_directory(url: str, directory: str | None) -> None:
+    assert parse_directory(url) == directory
+
+
+@pytest.mark.parametrize("url", ["file:", "file://", "file://host/data", "file:a\0b", "memory:", "redis://x"])
+def test_what_names_no_broker_that_can_be_shared_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError):
+        check_url(url)
+
+
+@pytest.mark.parametrize("url", ["file:./tq-data", "tq://127.0.0.1:7766"])
+def test_what_names_one_is_taken(url: str) -> None:
+    check_url(url)

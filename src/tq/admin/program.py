@@ -10,7 +10,9 @@ Invariant: standard output holds the answer or nothing; what went wrong is on st
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from cyclopts import App, CycloptsError
@@ -24,8 +26,9 @@ from tq.admin.commands.workers import workers
 from tq.admin.config import AdminSettings
 from tq.admin.operator import Declined, Operator, ask
 from tq.admin.render import print_answer, print_error
-from tq.client import SyncClient, TcpDialer
+from tq.client import Dialer, SyncClient, TcpDialer
 from tq.core.errors import BrokerError, ProtocolError, TransportError, UsageError
+from tq.protocol.endpoints import parse_directory
 
 
 class Failure(NamedTuple):
@@ -50,8 +53,10 @@ def run(app: App, words: Sequence[str], settings: AdminSettings) -> int:
             command(*bound.args, **bound.kwargs)
             return EXIT_OK
         timeout_s = settings.timeout_ms / 1_000
-        dialer = TcpDialer.of(settings.url)
-        with SyncClient(dialer, request_timeout_s=timeout_s, connect_timeout_s=timeout_s) as client:
+        with (
+            _way_to(settings) as dialer,
+            SyncClient(dialer, request_timeout_s=timeout_s, connect_timeout_s=timeout_s) as client,
+        ):
             answer = command(*bound.args, **bound.kwargs, operator=Operator(client, ask))
         print_answer(answer, sys.stdout, as_json=settings.json)
         sys.stdout.flush()
@@ -63,6 +68,29 @@ def run(app: App, words: Sequence[str], settings: AdminSettings) -> int:
         return tell(error, as_json=settings.json)
     exit_code: int = answer.exit_code
     return exit_code
+
+
+@contextmanager
+def _way_to(settings: AdminSettings) -> Iterator[Dialer]:
+    """Yield the way to the broker; that of a directory which nobody has open is in this process until the end.
+
+    Raises:
+        BrokerUnavailable: The directory has never been used.
+    """
+    directory = parse_directory(settings.url)
+    if directory is None:
+        yield TcpDialer.of(settings.url)
+        return
+    from tq.app.embedded import FileDialer  # noqa: PLC0415 - what only a directory needs.
+
+    dialer = FileDialer(Path(directory).absolute())
+    dialer.check_holds_data()
+    try:
+        yield dialer
+        if dialer.is_owner and not settings.json:
+            print(f"Nobody else has {dialer.directory} open: tq-admin opened it for this command.", file=sys.stderr)
+    finally:
+        dialer.close()
 
 
 def tell(error: Exception, *, as_json: bool) -> int:

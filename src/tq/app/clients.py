@@ -8,22 +8,24 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
-from tq.app.embedded import EmbeddedDialer
+from tq.app.embedded import EmbeddedDialer, FileDialer
 from tq.client import AsyncClient, Dialer, SyncClient, TcpDialer
-from tq.core.errors import UsageError
+from tq.core.errors import ConfigError, UsageError
+from tq.protocol.endpoints import FILE_SCHEME, parse_directory
 
 URL_DEFAULT = "tq://127.0.0.1:7766"
 URL_VARIABLE = "TQ_URL"
 MEMORY_URL = "memory:"
-_FILE_SCHEME = "file:"
 
 
 class Clients:
     """Makes each client when it is first asked for."""
 
     def __init__(self, url: str | None) -> None:
-        self._url = url
+        # A program that goes to another directory later still means this one.
+        self._url = None if url is None else resolved(url)
         self._lock = threading.Lock()
         self._dialer: Dialer | None = None
         self._sync: SyncClient | None = None
@@ -45,7 +47,7 @@ class Clients:
         if self._dialer is None:
             with self._lock:
                 if self._dialer is None:
-                    self._dialer = _dialer_of(self.url)
+                    self._dialer = dialer_of(self.url)
         return self._dialer
 
     def blocking(self) -> SyncClient:
@@ -85,7 +87,7 @@ class Clients:
                 self._dialer = None
         if client is not None:
             client.close()
-        if isinstance(dialer, EmbeddedDialer):
+        if isinstance(dialer, EmbeddedDialer | FileDialer):
             dialer.close()
 
     async def aclose(self) -> None:
@@ -119,12 +121,22 @@ class Clients:
             await client.close()
 
 
-def _dialer_of(url: str) -> Dialer:
+def resolved(url: str) -> str:
+    """Return *url* with the directory of a ``file:`` URL made absolute; what is wrong with it stays as it is."""
+    try:
+        directory = parse_directory(url)
+    except ConfigError:
+        return url
+    return url if directory is None else FILE_SCHEME + os.path.abspath(directory)  # noqa: PTH100 - it takes out `..`
+
+
+def dialer_of(url: str) -> Dialer:
+    """Return what makes connections to the broker at *url*.
+
+    Raises:
+        ConfigError: It is of no known form.
+    """
     if url == MEMORY_URL:
         return EmbeddedDialer()
-    if url.startswith(_FILE_SCHEME):
-        raise UsageError(
-            f"{url!r}: this version has no broker on files inside a program; "
-            "start tq-broker --data DIRECTORY and give the app its tq:// URL"
-        )
-    return TcpDialer.of(url)
+    directory = parse_directory(resolved(url))
+    return TcpDialer.of(url) if directory is None else FileDialer(Path(directory))

@@ -1,19 +1,26 @@
-"""The one door to the broker that runs inside this process: ``App("memory:")``.
+"""The one door to the brokers that run inside this process: ``App("memory:")``, ``App("file:./tq-data")``.
 
-All else in a user's program reaches a broker by the wire only, and so does this: the
-app's connections are socket pairs with the real protocol on them.
+All else in a user's program reaches a broker by the wire only, and so do these: their
+connections are socket pairs, or come from the unix socket in the directory, with the
+real protocol on them.
 
-Invariant: the broker is imported and started at the first connection, not before.
+Invariants: the broker is imported and started when a connection needs it, not before.
+This process has at most one broker of a directory, and a fork of it uses none of them.
 """
 
 import asyncio
+import atexit
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tq.core.errors import UsageError
+from tq.client.local import connect_local
+from tq.core.errors import BrokerUnavailable, ConfigError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from tq.broker.embedded import EmbeddedBroker
@@ -34,10 +41,7 @@ class EmbeddedDialer:
         Raises:
             UsageError: The broker was closed, or is in another process.
         """
-        ours = self._connected()
-        ours.setblocking(False)
-        transport, _ = await asyncio.get_running_loop().create_connection(factory, sock=ours)
-        return transport
+        return await _on(self._connected(), factory)
 
     def connect_blocking(self, timeout_s: float) -> socket.socket:
         """Return a connected stream socket.
@@ -71,3 +75,195 @@ class EmbeddedDialer:
 
                 self._broker = open_memory()
             return self._broker.connect()
+
+
+class FileDialer:
+    """A `tq.client.dialer.Dialer` of the broker on the data in *directory*, in whichever process that runs.
+
+    Each call joins the process that has the directory open; where none has, this one
+    opens it and serves the others.  All that keeps it from that is `BrokerUnavailable`,
+    whose text says what it is: another process may be about to do better.
+
+    Raises:
+        ConfigError: This system has no unix sockets.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        if not hasattr(socket, "AF_UNIX") or not hasattr(os, "register_at_fork"):
+            raise ConfigError(
+                "a broker on files inside a program needs Linux: start tq-broker on one, and give its URL"
+            )
+        self.directory = directory
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether the broker is in this process."""
+        return _here.broker(self.directory) is not None
+
+    def check_holds_data(self) -> None:
+        """Make sure that a broker has been on the directory at some time: who only looks must not make one.
+
+        Raises:
+            BrokerUnavailable: None has.
+        """
+        if not (self.directory / "format").exists():
+            raise BrokerUnavailable(
+                f"{self.directory} holds no data of tq: no App or worker with the URL file:{self.directory} has run yet"
+            )
+
+    async def connect(self, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        """Connect the protocol that *factory* returns, however long it takes to open the directory.
+
+        Raises:
+            BrokerUnavailable: No process serves the directory, and this one cannot.
+        """
+        ours = self._joined()
+        if ours is None:
+            claimed = asyncio.wrap_future(self._claim())
+            await asyncio.wait([claimed])
+            claimed.exception()  # It is told below, unless another process was faster.
+            ours = self._joined_at_last()
+        return await _on(ours, factory)
+
+    def connect_blocking(self, timeout_s: float) -> socket.socket:
+        """Return a connected stream socket.
+
+        Raises:
+            BrokerUnavailable: No process serves the directory, and this one cannot, or not within *timeout_s*.
+        """
+        ours = self._joined()
+        if ours is None:
+            try:
+                self._claim().exception(timeout_s)
+            except TimeoutError:
+                raise BrokerUnavailable(f"data directory {self.directory} is still being opened.") from None
+            ours = self._joined_at_last()
+        return ours
+
+    def close(self) -> None:
+        """Hand the directory over, unless another of this process uses its broker.  Safe to call twice."""
+        _here.leave(self.directory, self)
+
+    def _joined(self) -> socket.socket | None:
+        broker = _here.broker(self.directory)
+        if broker is None or not broker.has_started:
+            return connect_local(self.directory)
+        try:
+            ours = broker.connect()
+        except StoreError:  # It ended just now.
+            return None
+        _here.join(self.directory, self)
+        return ours
+
+    def _joined_at_last(self) -> socket.socket:
+        """Join the broker that this process has tried to start, or the one that was in its way."""
+        trouble = _here.trouble(self.directory)
+        ours = self._joined()
+        if ours is None:
+            raise BrokerUnavailable(f"{trouble or f'the broker of {self.directory} ended as it began'}.")
+        return ours
+
+    def _claim(self) -> "Future[None]":
+        return _here.claim(self.directory, self)
+
+
+class _Here:
+    """The brokers on directories that this process has, and who uses them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._brokers: dict[str, EmbeddedBroker] = {}
+        self._users: dict[str, weakref.WeakSet[FileDialer]] = {}
+        self._has_had = False
+        self._is_a_fork = False
+        self._is_ending = False
+
+    def broker(self, directory: Path) -> "EmbeddedBroker | None":
+        """Return the broker of *directory*, which may still be opening it, if it is in this process."""
+        broker = self._brokers.get(os.path.realpath(directory))
+        return broker if broker is not None and broker.is_alive else None
+
+    def trouble(self, directory: Path) -> str | None:
+        """Return what kept the last broker of this process from opening *directory*."""
+        broker = self._brokers.get(os.path.realpath(directory))
+        if broker is None or not broker.started.done():
+            return None
+        error = broker.started.exception()
+        return None if error is None else str(error)
+
+    def join(self, directory: Path, user: FileDialer) -> None:
+        """Note that *user* uses the broker of *directory*."""
+        with self._lock:
+            self._users.setdefault(os.path.realpath(directory), weakref.WeakSet()).add(user)
+
+    def claim(self, directory: Path, user: FileDialer) -> "Future[None]":
+        """Have a broker of *directory* in this process; what is returned ends once it serves, or cannot.
+
+        Raises:
+            BrokerUnavailable: This process cannot have one.
+        """
+        if self._is_a_fork:
+            raise BrokerUnavailable(
+                f"no process serves data directory {directory}, and this one was forked from one that had a broker, "
+                "so that it cannot have its own: keep another process on the directory, such as a tq-worker."
+            )
+        if self._is_ending:
+            raise BrokerUnavailable(f"no process serves data directory {directory}, and this one is about to end.")
+        self.join(directory, user)
+        with self._lock:
+            broker = self.broker(directory)
+            if broker is None:
+                from tq.broker.embedded import open_directory  # noqa: PLC0415  # the door; see above
+
+                try:
+                    broker = open_directory(directory, os.environ)
+                except ConfigError as error:
+                    raise BrokerUnavailable(f"no process serves data directory {directory}: {error}.") from error
+                self._brokers[os.path.realpath(directory)] = broker
+                self._has_had = True
+        return broker.started
+
+    def leave(self, directory: Path, user: FileDialer) -> None:
+        """Note that *user* uses the broker of *directory* no more, and close it after the last one."""
+        key = os.path.realpath(directory)
+        with self._lock:
+            users = self._users.get(key)
+            if users is None:
+                return
+            users.discard(user)
+            if users:
+                return
+            broker = self._brokers.pop(key, None)
+        if broker is not None:
+            broker.close()
+
+    def end(self) -> None:
+        """Close all brokers, at the end of the process."""
+        self._is_ending = True
+        with self._lock:
+            brokers = list(self._brokers.values())
+        for broker in brokers:
+            broker.close()
+
+    def forked(self) -> None:
+        """Forget all of it in a child: its threads and locks stayed with the parent."""
+        for broker in self._brokers.values():
+            broker.abandon()
+        # RocksDB's own threads stayed too, and it does not start them again.
+        self._is_a_fork = self._is_a_fork or self._has_had
+        self._lock = threading.Lock()
+        self._brokers = {}
+        self._users = {}
+
+
+_here = _Here()
+# What is registered first is called last: what the program does at its end still finds its broker.
+atexit.register(_here.end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_here.forked)
+
+
+async def _on(ours: socket.socket, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+    ours.setblocking(False)
+    transport, _ = await asyncio.get_running_loop().create_connection(factory, sock=ours)
+    return transport

@@ -23,7 +23,7 @@ from typing import (
 import msgspec
 from msgspec import Meta
 
-from tq.bin.quantities import Unit, parse_quantity, spell_quantity, unit_of
+from tq.core.quantities import Unit, parse_quantity, spell_quantity, unit_of
 
 PREFIX = "TQ_"
 """What the name of every environment variable of the product starts with."""

@@ -21,13 +21,12 @@ from tq import __version__
 from tq.bin import logs
 from tq.bin.descriptors import Descriptors, share_out
 from tq.broker.config import BrokerSettings, parse_address
+from tq.broker.opening import open_store
 from tq.broker.service import BrokerService
 from tq.broker.sources import Log, Sources
-from tq.core.errors import ConfigError, StoreError
-from tq.core.times import DurationMs
+from tq.core.errors import StoreError
 from tq.server.tcp import bound, listen
-from tq.store.base import OPEN_FILES_MAX, Durability, Store
-from tq.store.memory import MemoryStore
+from tq.store.base import Store
 
 _STATM = Path("/proc/self/statm")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -54,34 +53,6 @@ def serve(settings: BrokerSettings, warning: str | None = None) -> Exit:
         return runner.run(_Process(settings, descriptors).run(warning))
 
 
-def open_store(settings: BrokerSettings, open_files_max: int = OPEN_FILES_MAX) -> Store:
-    """Return the store that *settings* name; it may have so many files open.
-
-    Raises:
-        ConfigError: It is not installed.
-        StoreError: It cannot be opened.
-    """
-    if settings.store == "memory":
-        return MemoryStore()
-    try:
-        from tq.store.rocks import RocksStore  # noqa: PLC0415 - an extra that may be absent.
-    except ModuleNotFoundError as error:
-        if error.name != "rocksdict":
-            raise
-        raise ConfigError(
-            "tasks on disk need the extra broker, which is not installed: pip install 'tq[broker]', "
-            "or keep tasks in memory with --store memory"
-        ) from None
-    return RocksStore(
-        settings.data,
-        durability=Durability(settings.durability),
-        sync_interval_ms=DurationMs(settings.sync_interval_ms),
-        cache_bytes=settings.block_cache_bytes,
-        open_files_max=open_files_max,
-        holder=f"tq-broker: join it by tq://{settings.listen}",
-    )
-
-
 class _Process:
     """One run of a broker."""
 
@@ -104,7 +75,8 @@ class _Process:
             )
         self._watch_signals()
         try:
-            store = open_store(self._settings, self._open_files_max)
+            holder = f"tq-broker: join it by tq://{self._settings.listen}"
+            store = open_store(self._settings, holder, self._open_files_max)
         except StoreError as error:
             self._log.error("the data cannot be opened", data=str(self._settings.data), error=str(error))
             return Exit.STORE

@@ -10,10 +10,10 @@ from enum import IntEnum
 from pathlib import Path
 
 from tq.app.app import App
+from tq.app.clients import dialer_of
 from tq.app.context import current_task
 from tq.bin import logs
 from tq.bin.application import ATTRIBUTE_DEFAULT, find_app
-from tq.client.dialer import TcpDialer
 from tq.core.errors import BrokerError, UsageError
 from tq.core.queue import DEFAULT_QUEUE
 from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_queues
@@ -83,7 +83,7 @@ async def _run(settings: WorkerSettings, app: App) -> Exit:
     queues = served(settings, app)
     worker = Worker(
         app.registry,
-        TcpDialer.of(url),
+        dialer_of(url),
         queues=queues.queues,
         weighted=queues.weighted,
         concurrency=concurrency(settings),

@@ -1,42 +1,114 @@
-"""The embedded broker: the real service in a thread of this process, on memory.
+"""The embedded broker: the real service in a thread of this process, on memory or on a directory.
 
-Its clients speak the real protocol to it over socket pairs, so that what passes in a test
-passes against a daemon.  Invariant: nothing but sockets is shared with the other threads.
+Its clients in this process speak the real protocol to it over socket pairs, so that what
+passes in a test passes against a daemon; other processes join the broker of a directory
+at the unix socket in it.
+
+Invariants: nothing but sockets is shared with the other threads.  The socket in the
+directory is made by whoever has the directory's lock, and by nobody else.
 """
 
 import asyncio
+import ctypes
 import logging
+import os
 import random
+import resource
 import socket
+import sys
 import threading
 import time
+import weakref
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from tq.broker.config import BrokerSettings
+from tq.broker.opening import check_installed, open_store
 from tq.broker.service import BrokerService
 from tq.broker.sources import Log, Sources
-from tq.core.errors import StoreError
+from tq.client.local import SOCKET_FILE, socket_path
+from tq.core.errors import ConfigError, StoreError
+from tq.core.quantities import parse_quantity, unit_of
+from tq.store.base import OPEN_FILES_MAX, Store
 from tq.store.memory import MemoryStore
 
+SETTINGS = (
+    "durability",
+    "sync_interval_ms",
+    "disk_reserve_bytes",
+    "block_cache_bytes",
+    "payload_bytes_max",
+    "heartbeat_ms",
+    "lease_ms",
+    "frame_memory_ms",
+    "dead_retention_ms",
+)
+"""What the broker of a directory takes from the environment, as tq-broker does: ``TQ_DURABILITY`` and so on."""
+
 _START_S_MAX = 10.0
+# An end of the program waits for requests under way, but never for long: who is not answered asks the next owner.
+_DRAIN_MS = 2_000
+_CLOSE_S_MAX = 10.0
+_FLUSH_S_MAX = 0.5
+_BACKLOG = 1_024
+_ACCEPT_AGAIN_S = 0.1
+
 _log = logging.getLogger("tq.broker")
+# A program that sets up no log gets no lines of ours on its standard error; what fails is told to its callers.
+_log.addHandler(logging.NullHandler())
 
 
 class EmbeddedBroker:
-    """A broker on memory, gone with `close` or with the process."""
+    """A broker that ends with `close` or with the process.
 
-    def __init__(self, settings: BrokerSettings | None = None) -> None:
-        self._settings = settings or BrokerSettings(store="memory")
-        self._loop = asyncio.new_event_loop()
+    *serve_in* is the directory in which other processes find its socket; the store must
+    hold the lock of that directory.  `started` ends when it serves, or with what kept it
+    from that: a `StoreError`.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings | None = None,
+        open_its_store: Callable[[], Store] = MemoryStore,
+        serve_in: Path | None = None,
+    ) -> None:
+        self.started: Future[None] = Future()
+        # From now on nobody who waits for it can cancel it for the others.
+        self.started.set_running_or_notify_cancel()
+        self._settings = settings or BrokerSettings(store="memory", drain_ms=_DRAIN_MS)
+        self._open_store = open_its_store
+        self._serve_in = serve_in
+        # A plain loop, whatever the program's policy: `abandon` must be able to close what it has open. Without
+        # debugging, whatever the program's: its loop is not ours to be told about.
+        self._loop = asyncio.SelectorEventLoop()
+        self._loop.set_debug(False)
+        self._stop = asyncio.Event()
         self._service: BrokerService | None = None
-        self._started = threading.Event()
-        self._stop: asyncio.Event | None = None
+        self._store: Store | None = None
+        # All of our sockets, for `abandon`, and what is on them, for the end.
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._transports: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
+        self._accepting: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="tq embedded broker", daemon=True)
         self._thread.start()
-        if not self._started.wait(_START_S_MAX):
-            raise StoreError(f"the embedded broker did not start within {_START_S_MAX:g} s")
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it serves, or is about to."""
+        return self._thread.is_alive() and not self._stop.is_set()
+
+    @property
+    def has_started(self) -> bool:
+        """Whether it serves; what kept it from that is in `started`."""
+        return self.started.done() and self.started.exception() is None and self.is_alive
 
     def connect(self) -> socket.socket:
-        """Return our end of a new connection to the broker.
+        """Return our end of a new connection to the broker, which has started.
 
         Raises:
             StoreError: The broker is closed.
@@ -44,39 +116,143 @@ class EmbeddedBroker:
         if not self._thread.is_alive():
             raise StoreError("the embedded broker is closed")
         ours, theirs = socket.socketpair()
-        asyncio.run_coroutine_threadsafe(self._accept(theirs), self._loop)
+        self._sockets.add(theirs)
+        try:
+            self._loop.call_soon_threadsafe(self._spawn_take, theirs)
+        except RuntimeError:  # The loop was closed just now.
+            ours.close()
+            theirs.close()
+            raise StoreError("the embedded broker is closed") from None
         return ours
 
     def close(self) -> None:
-        """Stop the broker, and with it everything it holds. Idempotent."""
-        if self._thread.is_alive() and self._stop is not None:
+        """Stop the broker within some seconds, and with it everything it holds in memory. Idempotent."""
+        with suppress(RuntimeError):  # The loop is closed already.
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
+        self._thread.join(_CLOSE_S_MAX)
 
-    async def _accept(self, theirs: socket.socket) -> None:
-        assert self._service is not None
-        theirs.setblocking(False)
-        await self._loop.connect_accepted_socket(self._service.connection, theirs)
+    def abandon(self) -> None:
+        """Let go of everything in a fork of its process, which has none of its threads.
+
+        Copies of its sockets would keep connections open after the parent's end.  The
+        rest must not be touched: no destructor may write to files that are the parent's.
+        """
+        for copy in list(self._sockets):
+            copy.close()
+        # Never destroyed, not even at the end of the interpreter.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+
+    # ------------------------------------------------------------------------------------------ in its thread
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._serve())
+            self._loop.run_until_complete(self._live())
+        except Exception as error:  # noqa: BLE001 - the outermost of this thread: it is told to who waits, or logged
+            if self.started.done():
+                _log.error("embedded.failed", exc_info=error)
+            else:
+                self.started.set_exception(error)
         finally:
             self._loop.close()
+            for left in list(self._sockets):
+                left.close()
 
-    async def _serve(self) -> None:
-        store = MemoryStore()
-        sources = Sources(lambda: time.time_ns() // 1_000_000, time.monotonic, random.random, lambda: 0)
-        self._service = BrokerService(store, self._settings, sources, standard_log(_log), version="embedded")
-        self._stop = asyncio.Event()
-        await self._service.start()
-        self._started.set()
-        await self._stop.wait()
-        await self._service.stop()
-        # The transports close on the next turns of the loop, which ends with this coroutine.
+    async def _live(self) -> None:
+        self._store = store = self._open_store()
+        try:
+            sources = Sources(lambda: time.time_ns() // 1_000_000, time.monotonic, random.random, lambda: 0)
+            service = BrokerService(store, self._settings, sources, standard_log(_log), version="embedded")
+            await service.start()
+            self._service = service
+            listener = None if self._serve_in is None else self._listen(self._serve_in)
+            try:
+                self.started.set_result(None)
+                await self._serve(service)
+            finally:
+                for task in self._accepting:
+                    task.cancel()
+                if listener is not None and self._serve_in is not None:
+                    listener.close()
+                    (self._serve_in / SOCKET_FILE).unlink(missing_ok=True)
+                self._stop.set()
+                await service.stop()
+                await self._flush()
+        finally:
+            self._service = None
+            # Last, and with it the lock: what was acknowledged is in it, and the next owner finds no socket of ours.
+            store.close()
+
+    async def _serve(self, service: BrokerService) -> None:
+        """Return once it is told to stop, or a commit has failed: the next owner starts from what is on disk."""
+        assert service.failed is not None
+        stopped = self._loop.create_task(self._stop.wait())
+        ends: list[asyncio.Future[Any]] = [stopped, service.failed]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if service.failed.done():
+            service.failed.exception()  # It has been logged.
+
+    def _listen(self, directory: Path) -> socket.socket:
+        """Make the socket in *directory*, in the place of any that a killed owner has left, at one stroke."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sockets.add(listener)
+        fresh = directory / f"{SOCKET_FILE}.new"
+        try:
+            fresh.unlink(missing_ok=True)
+            with socket_path(directory, fresh.name) as path:
+                listener.bind(path)
+            # Before it listens nobody can connect.
+            fresh.chmod(0o600)
+            listener.setblocking(False)
+            listener.listen(_BACKLOG)
+            fresh.replace(directory / SOCKET_FILE)
+        except OSError as error:
+            listener.close()
+            raise StoreError(f"data directory {directory}: no socket can be made there: {error}") from error
+        self._spawn(self._accept_all(listener))
+        return listener
+
+    async def _accept_all(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                theirs, _ = await self._loop.sock_accept(listener)
+            except OSError as error:
+                # Out of descriptors, most likely: it may have some when others have closed theirs.
+                _log.warning("embedded.accept error=%s", error)
+                await asyncio.sleep(_ACCEPT_AGAIN_S)
+                continue
+            self._sockets.add(theirs)
+            await self._take(theirs)
+
+    def _spawn_take(self, theirs: socket.socket) -> None:
+        self._spawn(self._take(theirs))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+
+    async def _take(self, theirs: socket.socket) -> None:
+        if self._service is None or self._stop.is_set():
+            theirs.close()
+            return
+        theirs.setblocking(False)
+        transport, _ = await self._loop.connect_accepted_socket(self._service.connection, theirs)
+        self._transports.add(transport)
+
+    async def _flush(self) -> None:
+        """Let what was said go out, for a moment, then end what still has not."""
+        deadline = self._loop.time() + _FLUSH_S_MAX
+        # A closed transport closes its socket on the next turn of the loop, or once all has gone out.
         await asyncio.sleep(0)
-        store.close()
+        while self._loop.time() < deadline and any(each.fileno() != -1 for each in self._sockets):  # noqa: ASYNC110 - a socket has no event for its end
+            await asyncio.sleep(0.005)
+        for transport in list(self._transports):
+            if isinstance(transport, asyncio.Transport):
+                transport.abort()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
 
 def standard_log(logger: logging.Logger) -> Log:
@@ -95,6 +271,54 @@ class _Writer:
             self._logger.log(self._level, text, exc_info=exc_info)
 
 
+# ---------------------------------------------------------------------------------------------------- opening
+
+
 def open_memory() -> EmbeddedBroker:
-    """Start an embedded broker on memory."""
-    return EmbeddedBroker()
+    """Start an embedded broker on memory, and wait until it serves."""
+    broker = EmbeddedBroker()
+    broker.started.result(_START_S_MAX)
+    return broker
+
+
+def open_directory(directory: Path, environment: Mapping[str, str]) -> EmbeddedBroker:
+    """Start an embedded broker on the data in *directory*; its `EmbeddedBroker.started` says whether it could.
+
+    Raises:
+        ConfigError: RocksDB is not installed, or a variable of *environment* is not what its setting may be.
+    """
+    settings = settings_for(directory, environment)
+    check_installed(settings)
+    # The process may need most of its descriptors for itself.
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY:
+        settings = msgspec.structs.replace(settings, connections_max=min(settings.connections_max, max(1, limit // 2)))
+    files = OPEN_FILES_MAX if limit == resource.RLIM_INFINITY else min(OPEN_FILES_MAX, max(32, limit // 4))
+    holder = f"{Path(sys.argv[0] or sys.executable).name}, which embeds a broker: join it by file:{directory}"
+    return EmbeddedBroker(settings, lambda: open_store(settings, holder, files), directory)
+
+
+def settings_for(directory: Path, environment: Mapping[str, str]) -> BrokerSettings:
+    """Return the settings of a broker on *directory*: those of `SETTINGS` in *environment*, and the defaults.
+
+    Raises:
+        ConfigError: A variable is not what its setting may be.
+    """
+    said: dict[str, object] = {}
+    for name in SETTINGS:
+        if text := environment.get(f"TQ_{name.upper()}"):
+            try:
+                said[name] = parse_quantity(text, unit_of(name)) if unit_of(name).name else text
+            except ValueError as error:
+                raise ConfigError(f"TQ_{name.upper()}: {error}") from None
+    try:
+        return msgspec.convert(
+            {"data": os.fspath(directory), "drain_ms": _DRAIN_MS, **said}, BrokerSettings, dec_hook=_path
+        )
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"the environment's TQ_ variables for the broker of {directory}: {error}") from None
+
+
+def _path(kind: type, value: object) -> object:
+    assert kind is Path
+    return Path(str(value))

@@ -26,7 +26,7 @@ class Attempts:
         self._trouble = ""
 
     def failed(self, trouble: str) -> None:
-        """Note why a dial led to no connection."""
+        """Note why a dial led to no connection; a *trouble* that is a whole sentence says itself what to do."""
         self._trouble = trouble
         self._failures += 1
 
@@ -49,7 +49,8 @@ class Attempts:
         """Return the error for a caller whose *limit* is over."""
         trouble = f"the last said: {self._trouble}" if self._trouble else "none has been answered"
         tries = "1 try" if self._tries == 1 else f"{self._tries} tries"
-        return BrokerUnavailable(f"no broker within {limit}, {tries}; {trouble}. Is tq-broker running?")
+        end = "" if trouble.endswith(".") else ". Is tq-broker running?"
+        return BrokerUnavailable(f"no broker within {limit}, {tries}; {trouble}{end}")
 
 
 def spell_seconds(seconds: float) -> str:

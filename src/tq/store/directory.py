@@ -4,7 +4,7 @@
     DIR/rocks/    the database
     DIR/synced    eight bytes: the log's sequence number at the last fsync that succeeded
     DIR/owner     who has it open; see `tq.store.ownership`
-    DIR/tq.sock   where an embedded broker is joined; see `tq.broker.shared`
+    DIR/tq.sock   where an embedded broker is joined; see `tq.client.local`
 
 Invariants: a directory that is not ours, or of a later version, is refused before
 anything in it is touched. Where `format` exists the database must: a lost one is an

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from tq.core.queue import check_queue_name
 from tq.core.times import DAY, SECOND
-from tq.protocol.endpoints import parse_endpoints
+from tq.protocol.endpoints import check_url
 
 WEIGHT_MAX = 1_000
 
@@ -98,7 +98,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     url: Annotated[
         str | None,
         Meta(
-            description="Where the broker is, tq://HOST:PORT[,HOST:PORT]. Without it: what the app says.",
+            description="Where the broker is, tq://HOST:PORT[,HOST:PORT] or file:DIRECTORY. "
+            "Without it: what the app says.",
             extra=_BROKER,
         ),
     ] = None
@@ -131,7 +132,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         if self.queues is not None:
             parse_queues(self.queues)
         if self.url is not None:
-            parse_endpoints(self.url)
+            check_url(self.url)
 
 
 class QueueWeight(NamedTuple):

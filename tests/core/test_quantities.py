@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, sampled_from
 
-from tq.bin.quantities import BYTES, MILLISECONDS, PLAIN, Unit, parse_quantity, spell_quantity, unit_of
+from tq.core.quantities import BYTES, MILLISECONDS, PLAIN, Unit, parse_quantity, spell_quantity, unit_of
 
 
 @pytest.mark.parametrize(

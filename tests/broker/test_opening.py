@@ -1,4 +1,4 @@
-"""The broker process: which store it opens; tests/acceptance starts and stops it."""
+"""Which store is opened, how, and what is said where it cannot be."""
 
 import asyncio
 import sys
@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tq.bin.serving import open_store
 from tq.broker.config import BrokerSettings
+from tq.broker.opening import open_store
 from tq.core.errors import ConfigError, StoreLocked
 from tq.store.base import Durability
 from tq.store.memory import MemoryStore
 
 
 def test_a_store_on_memory_is_no_file(tmp_path: Path) -> None:
-    store = open_store(BrokerSettings(store="memory", data=tmp_path / "data"))
+    store = open_store(BrokerSettings(store="memory", data=tmp_path / "data"), "me")
 
     assert isinstance(store, MemoryStore)
     assert not (tmp_path / "data").exists()
@@ -23,7 +23,7 @@ def test_a_store_on_memory_is_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("durability", list(Durability))
 def test_a_store_on_disk_is_as_durable_as_asked(durability: Durability, tmp_path: Path) -> None:
     async def opened() -> Durability | None:
-        store = open_store(BrokerSettings(data=tmp_path, durability=durability.value))
+        store = open_store(BrokerSettings(data=tmp_path, durability=durability.value), "me")
         try:
             return store.health().durability
         finally:
@@ -34,10 +34,10 @@ def test_a_store_on_disk_is_as_durable_as_asked(durability: Durability, tmp_path
 
 def test_a_store_is_opened_once(tmp_path: Path) -> None:
     async def twice() -> None:
-        store = open_store(BrokerSettings(data=tmp_path))
+        store = open_store(BrokerSettings(data=tmp_path), "me")
         try:
             with pytest.raises(StoreLocked):
-                open_store(BrokerSettings(data=tmp_path))
+                open_store(BrokerSettings(data=tmp_path), "me")
         finally:
             store.close()
 
@@ -49,4 +49,4 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "rocksdict", None)
 
     with pytest.raises(ConfigError, match=r"pip install 'tq\[broker\]'"):
-        open_store(BrokerSettings(data=tmp_path))
+        open_store(BrokerSettings(data=tmp_path), "me")
