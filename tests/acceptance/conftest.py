@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.fleet import LIVE, Fleet
+from tests.acceptance.fleet import FLEETS, LIVE, Fleet
 from tests.acceptance.guarded import GROWTH_MAX, Guarded
 
 HERE = Path(__file__).parent
@@ -26,8 +26,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path)
+def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """A fleet over a daemon; over an embedded broker where a test asks for both, by `ON_BOTH`."""
+    fleet = FLEETS[getattr(request, "param", "daemon")](tmp_path)
     try:
         yield fleet
     finally:

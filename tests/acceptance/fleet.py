@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, ParamSpec, Self, TypeVar
 
 import psutil
+import pytest
 
 from tests.acceptance.handlers import JOURNAL_VARIABLE
 from tests.acceptance.odd_broker import OFFSET_VARIABLE
@@ -285,6 +286,43 @@ class Fleet:
                 if process.environ().get(MARK_VARIABLE) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
+
+
+class EmbeddedFleet(Fleet):
+    """The same over the data directory alone: whoever is left of its processes has the broker in it.
+
+    What stands for the broker is a program that embeds one.  Settings are everybody's,
+    also of this process: any of them may be the owner.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.url = f"file:{self.data}"
+        self.app = App(self.url)
+        self._settings: dict[str, str] = {}
+
+    def broker_program(self, **settings: object) -> Broker:
+        said = {f"TQ_{name.upper()}": str(value) for name, value in settings.items()}
+        self._settings.update(said)
+        os.environ.update(said)
+        name = f"owner-{len(self.programs)}"
+        log = self.directory / f"{name}.log"
+        broker = Broker(name, "tests.acceptance.owner", [self.url], self._environment(), log)
+        self.programs.append(broker)
+        return broker
+
+    def _environment(self) -> dict[str, str]:
+        return {**super()._environment(), **self._settings}
+
+    def close(self) -> None:
+        super().close()
+        for variable in self._settings:
+            del os.environ[variable]
+
+
+FLEETS = {"daemon": Fleet, "embedded": EmbeddedFleet}
+ON_BOTH = pytest.mark.parametrize("fleet", list(FLEETS), indirect=True)
+"""Runs a test over the daemon and over a broker that is embedded in one of its processes."""
 
 
 def _flags(settings: dict[str, object]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.acceptance import handlers
-from tests.acceptance.fleet import Fleet, WorkerProcess, until
+from tests.acceptance.fleet import ON_BOTH, Fleet, WorkerProcess, until
 from tq import BrokerUnavailable, Task, TaskDead
 from tq.app.declared import DeclaredTask
 from tq.client import SyncClient, TcpDialer
@@ -168,6 +168,7 @@ def test_a_hanging_handler_holds_up_no_other(pools: dict[str, Served], pool: str
 # ------------------------------------------------------------------------------------ blocked, hung, unknown
 
 
+@ON_BOTH
 def test_a_blocked_loop_is_named_and_keeps_its_leases(fleet: Fleet) -> None:
     fleet.broker(**LEASE)
     worker = fleet.worker()
@@ -207,6 +208,7 @@ def test_what_waits_behind_a_blocked_loop_runs_elsewhere_and_what_blocks_it_runs
     assert (fleet.executions("b"), handle.status().losses) == (1, 0)
 
 
+@ON_BOTH
 def test_a_process_that_hangs_whole_loses_its_leases(fleet: Fleet) -> None:
     fleet.broker(**LEASE)
     hung = fleet.worker(name="hung")
@@ -221,6 +223,7 @@ def test_a_process_that_hangs_whole_loses_its_leases(fleet: Fleet) -> None:
     assert (handle.status().losses, handle.status().attempts) == (1, 0)
 
 
+@ON_BOTH
 def test_a_name_that_no_worker_knows_waits_is_shown_and_runs_when_one_comes(fleet: Fleet) -> None:
     fleet.broker()
     fleet.worker()
@@ -243,6 +246,7 @@ def test_a_name_that_no_worker_knows_waits_is_shown_and_runs_when_one_comes(flee
 # ------------------------------------------------------------------------------------ the client's own limits
 
 
+@ON_BOTH
 def test_a_payload_over_the_limit_is_refused_before_it_is_sent(fleet: Fleet) -> None:
     fleet.broker(payload_bytes_max=4_096)
 
@@ -281,6 +285,7 @@ def test_a_worker_without_a_broker_waits_for_one(fleet: Fleet) -> None:
 # ----------------------------------------------------------------------------------------------------- poison
 
 
+@ON_BOTH
 @pytest.mark.parametrize(
     ("pool", "killer", "status"),
     [("async", handlers.segfaults, -11), ("thread", handlers.dies, 3)],
@@ -352,6 +357,7 @@ def check_poison(view: TaskView, deaths: int) -> None:
     assert 2 <= deaths <= 4
 
 
+@ON_BOTH
 def test_a_poisonous_task_among_processes_harms_nobody_at_all(fleet: Fleet) -> None:
     fleet.broker(**LEASE)
     worker = fleet.worker(pool="process", concurrency=2)

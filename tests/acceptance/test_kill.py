@@ -10,9 +10,11 @@ import time
 import pytest
 
 from tests.acceptance import handlers
-from tests.acceptance.fleet import Broker, Fleet, Program, WorkerProcess, until
+from tests.acceptance.fleet import ON_BOTH, Broker, Fleet, Program, WorkerProcess, until
 from tests.acceptance.load import Producer, check_all_ended_as_meant
 from tq.core.lifecycle import TaskState
+
+pytestmark = ON_BOTH
 
 CHAOS_S = 3.0
 LEASE = {"lease_ms": 1_500, "heartbeat_ms": 300}

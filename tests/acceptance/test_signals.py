@@ -7,12 +7,13 @@ from functools import partial
 import pytest
 
 from tests.acceptance import handlers
-from tests.acceptance.fleet import Fleet, until
+from tests.acceptance.fleet import ON_BOTH, Fleet, until
 from tests.acceptance.load import ATTEMPTS, Producer, check_all_ended_as_meant
 
 POOLS = ["async", "thread", "process"]
 
 
+@ON_BOTH
 @pytest.mark.parametrize(
     ("pool", "number"),
     [("async", signal.SIGTERM), ("async", signal.SIGINT), ("thread", signal.SIGTERM), ("process", signal.SIGINT)],
@@ -43,6 +44,7 @@ def test_a_worker_that_is_told_to_stop_ends_what_runs_and_hands_the_rest_back(
     assert (fleet.executions("g"), running.status().losses) == (1, 0)
 
 
+@ON_BOTH
 def test_a_handler_that_does_not_heed_its_cancellation_does_not_keep_the_process(fleet: Fleet) -> None:
     fleet.broker()
     worker = fleet.worker(drain_ms=100)
@@ -57,6 +59,7 @@ def test_a_handler_that_does_not_heed_its_cancellation_does_not_keep_the_process
     assert "ending the process by force: hangs_deaf did not end" in worker.log
 
 
+@ON_BOTH
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_worker_that_is_told_twice_leaves_at_once_and_its_task_is_tried_elsewhere(fleet: Fleet, pool: str) -> None:
     fleet.broker()
@@ -85,6 +88,7 @@ def test_a_worker_that_waits_for_a_broker_can_be_stopped(fleet: Fleet) -> None:
     assert worker.terminate() == 0
 
 
+@ON_BOTH
 def test_a_broker_restarted_in_good_order_under_load_loses_and_repeats_nothing(fleet: Fleet) -> None:
     broker = fleet.broker()
     for _ in range(2):
@@ -113,6 +117,7 @@ def has_done(fleet: Fleet, tasks: int) -> bool:
     return fleet.queue().completed_total > tasks
 
 
+@ON_BOTH
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 @pytest.mark.parametrize("pool", POOLS)
 def test_what_ends_while_the_broker_is_down_is_not_done_again(fleet: Fleet, pool: str, how: signal.Signals) -> None:
