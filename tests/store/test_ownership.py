@@ -1,6 +1,7 @@
 """One owner of a directory at a time: in this process, among processes, and over a fork."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_a_second_owner_is_refused_in_this_process_and_loses_nothing_for_the_fir
 
     for path in (tmp_path, tmp_path / "x" / ".."):
         (tmp_path / "x").mkdir(exist_ok=True)
-        with pytest.raises(StoreLocked, match="in this process"):
+        with pytest.raises(StoreLocked, match=f"in process {os.getpid()}, the first"):
             Ownership(path, "the second")
     kept = elsewhere(tmp_path)
     first.release()
@@ -88,6 +89,79 @@ def test_a_fork_holds_nothing_and_ends_nothing(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
     assert elsewhere(tmp_path).returncode == 7
     owner.release()
+
+
+def test_a_fork_does_not_keep_the_lock_of_a_parent_that_ended(tmp_path: Path) -> None:
+    owner = Ownership(tmp_path, "the parent")
+    reading, writing = os.pipe()
+
+    child = os.fork()
+    if child == 0:
+        os.close(writing)
+        os.read(reading, 1)  # until the parent has closed its end
+        os._exit(0)
+    owner.release()
+    free = elsewhere(tmp_path)
+    os.close(reading)
+    os.close(writing)
+    os.waitpid(child, 0)
+
+    assert free.returncode == 0
+
+
+def test_a_copy_of_the_directory_does_not_cost_its_owner_the_lock(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    owner = Ownership(tmp_path / "data", "the owner")
+
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    kept = elsewhere(tmp_path / "data")
+
+    assert kept.returncode == 7
+    owner.release()
+
+
+RACER = """
+import os, sys
+from pathlib import Path
+from tq.core.errors import StoreLocked
+from tq.store.ownership import Ownership
+directory, owned = Path(sys.argv[1]), 0
+sys.stdin.readline()
+for _ in range(3_000):
+    try:
+        ownership = Ownership(directory, "a racer")
+    except StoreLocked:
+        continue
+    os.close(os.open(directory / "within", os.O_CREAT | os.O_EXCL))
+    (directory / "within").unlink()
+    ownership.release()
+    owned += 1
+print(owned)
+"""
+
+
+def test_of_processes_that_race_for_a_directory_one_at_a_time_has_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, str(tmp_path)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+
+    ends = [racer.communicate(timeout=60) for racer in racers]
+
+    assert [err for _, err in ends] == [""] * 3
+    assert sum(int(out) for out, _ in ends) > 300
 
 
 def test_a_directory_that_cannot_be_used_is_said(tmp_path: Path) -> None:

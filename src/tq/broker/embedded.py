@@ -264,7 +264,7 @@ def _end_without_destructors() -> None:
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "on_exit"):  # glibc has it, musl does not
-        libc.on_exit(libc._exit, None)
+        libc.on_exit(libc._exit, None)  # noqa: SLF001 - its name in C
 
 
 def standard_log(logger: logging.Logger) -> Log:

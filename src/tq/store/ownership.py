@@ -3,10 +3,12 @@
     DIR/owner    locked by the process that has the database open; its id, and how to join it
 
 RocksDB has a lock of its own, but whoever runs into that has by then renamed the log of
-messages of the database that is open.  This one is asked first, and can say who holds it.
+messages of the database that is open, and its owner loses it by reading the file, as a
+copy of the directory does (fcntl(2), on the locks of POSIX).  This one is asked first,
+is not lost in that way, and can say who holds it.
 
 Invariants: one owner at a time, in this process and among all.  The lock ends with the
-process, however that ends, and does not pass to its forks.
+process, however that ends, and forks do not keep it.
 """
 
 import fcntl
@@ -18,58 +20,53 @@ from tq.core.errors import StoreError, StoreLocked
 OWNER_FILE = "owner"
 _TEXT_BYTES_MAX = 4_096
 
-# The kernel's lock keeps out other processes, and is lost when its own process closes the file by any descriptor:
-# within a process this keeps a second owner from ever opening it.  A fork holds no lock.
-_HELD: dict[str, "Ownership"] = {}
-os.register_at_fork(after_in_child=_HELD.clear)
+# flock(2) holds for an open file: a fork has that open too, and closes its copy, or would keep the lock.
+_HELD: set[int] = set()
+
+
+def _close_copies() -> None:
+    for descriptor in _HELD:
+        os.close(descriptor)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_close_copies)
 
 
 class Ownership:
     """The lock of *directory*, which exists; *holder* says who has it and how to join him, in half a sentence.
 
     Raises:
-        StoreLocked: Another has it; the text says who, in his words.
+        StoreLocked: Another has it, here or in another process; the text says who, in his words.
         StoreError: The operating system refuses.
     """
 
     def __init__(self, directory: Path, holder: str) -> None:
-        self._key = os.path.realpath(directory)
-        if _HELD.setdefault(self._key, self) is not self:
-            raise StoreLocked(
-                f"data directory {directory} is open already, in this process: use the broker that has it"
-            )
         try:
-            self._descriptor = _locked(directory, holder)
-        except BaseException:
-            del _HELD[self._key]
-            raise
+            descriptor = os.open(directory / OWNER_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(f"data directory {directory} cannot be used: {error}") from error
+        # Before it is locked: no fork may miss it.
+        _HELD.add(descriptor)
+        self._descriptor = descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"in process {os.getpid()}, {holder}\n".encode()[:_TEXT_BYTES_MAX], 0)
+        except BlockingIOError:
+            said = os.pread(descriptor, _TEXT_BYTES_MAX, 0).decode("utf-8", "replace").strip()
+            self.release()
+            raise StoreLocked(
+                f"data directory {directory} is open already, {said or 'in another process'}; "
+                "or stop that one, or use another directory"
+            ) from None
+        except OSError as error:
+            self.release()
+            raise StoreError(f"data directory {directory} cannot be locked: {error}") from error
 
     def release(self) -> None:
-        """Let others have the directory."""
-        os.close(self._descriptor)
-        # After a fork it may be another's, or nobody's.
-        if _HELD.get(self._key) is self:
-            del _HELD[self._key]
-
-
-def _locked(directory: Path, holder: str) -> int:
-    """Return the descriptor that holds the lock: of POSIX, which a fork does not inherit."""
-    try:
-        descriptor = os.open(directory / OWNER_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"data directory {directory} cannot be used: {error}") from error
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"in process {os.getpid()}, {holder}\n".encode()[:_TEXT_BYTES_MAX], 0)
-    except (BlockingIOError, PermissionError):  # POSIX leaves open which of the two it is.
-        said = os.pread(descriptor, _TEXT_BYTES_MAX, 0).decode("utf-8", "replace").strip()
-        os.close(descriptor)
-        raise StoreLocked(
-            f"data directory {directory} is open already, {said or 'in another process'}; "
-            "or stop that one, or use another directory"
-        ) from None
-    except OSError as error:
-        os.close(descriptor)
-        raise StoreError(f"data directory {directory} cannot be locked: {error}") from error
-    return descriptor
+        """Let others have the directory. Idempotent; does nothing in a fork, which never had it."""
+        if self._descriptor in _HELD:
+            _HELD.discard(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
