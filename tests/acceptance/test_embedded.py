@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from tests.acceptance.fleet import ROOT, EmbeddedFleet, Fleet, Program, free_por
 from tests.acceptance.load import Producer, check_all_ended_as_meant
 from tests.acceptance.programs import run
 from tq import App, BrokerUnavailable
+from tq.core.errors import StoreLocked
+from tq.store.ownership import Ownership
 
 pytestmark = pytest.mark.parametrize("fleet", ["embedded"], indirect=True)
 LEASE = {"lease_ms": 1_500, "heartbeat_ms": 300}
@@ -98,6 +101,8 @@ def test_a_result_that_is_waited_for_arrives_although_the_owner_ends(fleet: Embe
 
     assert results == ["w"]
     assert fleet.executions("g") == 1
+    # Whoever has the directory now can be joined by others, also after an owner that could not tidy up.
+    assert fleet.admin("ping").returncode == 0
     assert worker.is_alive
 
 
@@ -136,6 +141,25 @@ def test_close_hands_the_directory_over_and_the_app_can_be_used_again(fleet: Emb
     assert owner_pid(fleet) == other.pid
     fleet.app.client.stats()
     assert owner_pid(fleet) == other.pid
+
+
+def test_who_gets_the_directory_finds_no_socket_of_an_owner_that_ended_well(fleet: EmbeddedFleet) -> None:
+    fleet.app.client.stats()
+    found: list[bool] = []
+
+    def take() -> None:
+        while not found:
+            with suppress(StoreLocked):
+                taken = Ownership(fleet.data, "the next")
+                found.append((fleet.data / "tq.sock").exists())
+                taken.release()
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    fleet.app.close()
+    taker.join(20)
+
+    assert found == [False]
 
 
 def test_two_apps_of_a_process_share_a_broker_until_both_are_closed(fleet: EmbeddedFleet) -> None:
