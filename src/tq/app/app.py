@@ -65,6 +65,8 @@ class App:
     """The tasks of a program and its connections to a broker.
 
     *url* is ``tq://host:port[,host:port...]``, the addresses of one broker;
+    ``file:directory`` for the broker on a data directory of this machine, which is in the
+    first process that opens it and which the others join;
     ``memory:`` for a broker inside this process that keeps nothing (tests, first steps);
     None for ``$TQ_URL``, else ``tq://127.0.0.1:7766``.
 
@@ -232,7 +234,9 @@ class App:
     def close(self) -> None:
         """Close the connection of this process's threads; the app can be used again.
 
-        Event loops close theirs when they end, or by `aclose`.  The broker of ``memory:``
+        Event loops close theirs when they end, or by `aclose`.  The broker of a directory
+        goes to the next process that needs it, unless another app of this one uses it; it is
+        closed within some seconds.  The broker of ``memory:``
         goes, with all it holds, and such an app cannot be used again.
         """
         self._clients.close()
