@@ -1,5 +1,6 @@
 """The embedded broker: started when it is needed, gone when it is closed."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tq.app.app import App
-from tq.app.embedded import EmbeddedDialer
-from tq.core.errors import UsageError
+from tq.app.embedded import EmbeddedDialer, FileDialer
+from tq.core.errors import BrokerUnavailable, UsageError
 
 
 def broker_threads() -> int:
@@ -51,6 +52,57 @@ def test_two_apps_have_two_brokers() -> None:
 
         assert [queue.name for queue in one.client.queues()] == ["only-here"]
         assert other.client.queues() == []
+
+
+def test_dialers_of_a_directory_share_a_broker_until_the_last_is_closed(tmp_path: Path) -> None:
+    one, other = FileDialer(tmp_path), FileDialer(tmp_path / "." / "x" / "..")
+    before = broker_threads()
+    assert not one.is_owner
+
+    one.connect_blocking(20).close()
+    other.connect_blocking(20).close()
+    running = broker_threads()
+    one.close()
+    one.close()
+    left = broker_threads()
+    other.close()
+
+    assert (running, left, broker_threads()) == (before + 1, before + 1, before)
+
+
+def test_a_closed_dialer_of_a_directory_opens_it_anew(tmp_path: Path) -> None:
+    dialer = FileDialer(tmp_path)
+    dialer.connect_blocking(20).close()
+    dialer.close()
+    assert not dialer.is_owner
+
+    dialer.connect_blocking(20).close()
+
+    assert dialer.is_owner
+    dialer.close()
+
+
+async def _connect_async(dialer: FileDialer) -> None:
+    transport = await dialer.connect(asyncio.Protocol)
+    transport.abort()
+
+
+def test_a_loop_connects_to_a_directory_and_hears_what_is_in_the_way(tmp_path: Path) -> None:
+    dialer = FileDialer(tmp_path / "data")
+    asyncio.run(_connect_async(dialer))
+    dialer.close()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+
+    with pytest.raises(BrokerUnavailable, match=r"not ours: it holds thesis\.tex"):
+        asyncio.run(_connect_async(FileDialer(tmp_path / "other")))
+
+
+def test_who_only_looks_is_told_of_a_directory_without_data(tmp_path: Path) -> None:
+    with pytest.raises(BrokerUnavailable, match="holds no data of tq"):
+        FileDialer(tmp_path / "none").check_holds_data()
+
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.acceptance

@@ -1,11 +1,13 @@
 """The embedded broker, over its real socket pairs."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
-from tq.broker.embedded import open_memory
-from tq.core.errors import StoreError
+from tq.broker.embedded import SETTINGS, open_directory, open_memory, settings_for
+from tq.client.local import connect_local
+from tq.core.errors import ConfigError, StoreError, StoreLocked
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import FrameReader
 from tq.protocol.messages import MAGIC, VERSIONS, Hello, Ping, Pong, Role, Welcome
@@ -48,3 +50,86 @@ def test_close_ends_its_connections_and_may_be_repeated() -> None:
             pass  # the farewell, then the end
     with pytest.raises(StoreError, match="closed"):
         broker.connect()
+
+
+def test_the_broker_of_a_directory_serves_its_process_and_others_until_it_is_closed(tmp_path: Path) -> None:
+    broker = open_directory(tmp_path / "data", {})
+    broker.started.result(20)
+    joined = connect_local(tmp_path / "data")
+    assert joined is not None
+
+    with joined, broker.connect() as own:
+        replies = [ask(sock, Hello(MAGIC, VERSION, Role.CLIENT), Ping()) for sock in (own, joined)]
+        broker.close()
+
+        while joined.recv(65_536):
+            pass  # the farewell, then the end
+
+    assert [[type(reply) for reply in each] for each in replies] == [[Welcome, Pong]] * 2
+    assert connect_local(tmp_path / "data") is None
+    assert sorted(entry.name for entry in (tmp_path / "data").iterdir()) == ["format", "owner", "rocks", "synced"]
+
+
+def test_a_second_broker_of_a_directory_says_who_has_it_and_harms_nothing(tmp_path: Path) -> None:
+    first = open_directory(tmp_path, {})
+    first.started.result(20)
+
+    second = open_directory(tmp_path, {})
+
+    with pytest.raises(StoreLocked, match=f"which embeds a broker: join it by file:{tmp_path}"):
+        second.started.result(20)
+    second.close()
+    with first.connect() as sock:
+        assert isinstance(ask(sock, Hello(MAGIC, VERSION, Role.CLIENT))[0], Welcome)
+    first.close()
+
+
+def test_a_close_while_the_directory_is_being_opened_ends_it_too(tmp_path: Path) -> None:
+    broker = open_directory(tmp_path, {})
+
+    broker.close()
+
+    assert not broker.is_alive
+    again = open_directory(tmp_path, {})
+    again.started.result(20)
+    again.close()
+
+
+def test_a_socket_that_a_killed_owner_has_left_is_replaced(tmp_path: Path) -> None:
+    for name in ("tq.sock", "tq.sock.new"):
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(tmp_path / name))
+
+    broker = open_directory(tmp_path, {})
+    broker.started.result(20)
+
+    joined = connect_local(tmp_path)
+    assert joined is not None
+    joined.close()
+    broker.close()
+
+
+def test_what_cannot_be_a_socket_is_said(tmp_path: Path) -> None:
+    (tmp_path / "tq.sock").mkdir()
+
+    broker = open_directory(tmp_path, {})
+
+    with pytest.raises(StoreError, match="no socket can be made there"):
+        broker.started.result(20)
+    broker.close()
+
+
+def test_settings_are_the_daemons_in_the_environment_as_people_write_them() -> None:
+    environment = {"TQ_DURABILITY": "interval", "TQ_LEASE_MS": "20s", "TQ_BLOCK_CACHE_BYTES": "8MiB", "TQ_LISTEN": "x"}
+
+    settings = settings_for(Path("/data"), environment)
+
+    assert (settings.durability, settings.lease_ms, settings.block_cache_bytes) == ("interval", 20_000, 8 << 20)
+    assert settings.data == Path("/data")
+    assert settings_for(Path("/data"), {"TQ_LEASE_MS": ""}).durability == "sync"
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_that_cannot_be_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=name.upper() + "|" + name):
+        settings_for(Path("/data"), {f"TQ_{name.upper()}": "7 leagues"})

@@ -13,7 +13,6 @@ import ctypes
 import logging
 import os
 import random
-import resource
 import socket
 import sys
 import threading
@@ -299,6 +298,8 @@ def open_directory(directory: Path, environment: Mapping[str, str]) -> EmbeddedB
     Raises:
         ConfigError: RocksDB is not installed, or a variable of *environment* is not what its setting may be.
     """
+    import resource  # noqa: PLC0415 - absent on Windows, where only the broker on memory runs.
+
     settings = settings_for(directory, environment)
     check_installed(settings)
     # The process may need most of its descriptors for itself.
