@@ -271,6 +271,28 @@ def test_whatever_owners_are_killed_under_load_nothing_acknowledged_is_lost(flee
     check_all_ended_as_meant(fleet, producer)
 
 
+@pytest.mark.parametrize("after_ms", [0, 5, 10, 20, 30, 50, 80])
+def test_an_owner_killed_while_it_makes_the_data_leaves_it_to_the_next(fleet: EmbeddedFleet, after_ms: int) -> None:
+    first = script(
+        fleet,
+        """
+        import tq.broker.embedded, tq.store.rocks
+        print("ready", flush=True)
+        app.client.stats()
+        time.sleep(60)
+        """,
+    )
+    assert first.stdout is not None
+    assert first.stdout.readline() == "ready\n"
+
+    time.sleep(after_ms / 1_000)
+    first.kill()
+    first.communicate()
+
+    fleet.bind(handlers.echo).enqueue("first")
+    assert fleet.queue().ready == 1
+
+
 # ------------------------------------------------------------------------------------------------------- forks
 
 

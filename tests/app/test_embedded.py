@@ -1,6 +1,7 @@
 """The embedded broker: started when it is needed, gone when it is closed."""
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -96,6 +97,31 @@ def test_a_loop_connects_to_a_directory_and_hears_what_is_in_the_way(tmp_path: P
 
     with pytest.raises(BrokerUnavailable, match=r"not ours: it holds thesis\.tex"):
         asyncio.run(_connect_async(FileDialer(tmp_path / "other")))
+
+
+def test_who_gives_up_on_a_loop_leaves_the_opening_to_go_on_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "thesis.tex").touch()
+    good, bad = FileDialer(tmp_path / "data"), FileDialer(tmp_path)
+
+    async def give_up() -> None:
+        for dialer in (good, bad):
+            connecting = asyncio.ensure_future(_connect_async(dialer))
+            await asyncio.sleep(0)
+            connecting.cancel()
+            await asyncio.wait([connecting])
+
+    asyncio.run(give_up())
+    good.connect_blocking(20).close()
+    with pytest.raises(BrokerUnavailable):
+        bad.connect_blocking(20)
+    gc.collect()
+
+    assert good.is_owner
+    assert caplog.messages == []
+    good.close()
+    bad.close()
 
 
 def test_who_only_looks_is_told_of_a_directory_without_data(tmp_path: Path) -> None:

@@ -1,16 +1,22 @@
 """The embedded broker, over its real socket pairs."""
 
+import asyncio
 import socket
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from tq.broker.embedded import SETTINGS, open_directory, open_memory, settings_for
+from tq.broker.embedded import SETTINGS, EmbeddedBroker, open_directory, open_memory, settings_for
+from tq.client import SyncClient
 from tq.client.local import connect_local
 from tq.core.errors import ConfigError, StoreError, StoreLocked
+from tq.core.task import Task
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import FrameReader
 from tq.protocol.messages import MAGIC, VERSIONS, Hello, Ping, Pong, Role, Welcome
+from tq.store.base import Commit
+from tq.store.memory import MemoryStore
 
 
 def ask(sock: socket.socket, *messages: object) -> list[object]:
@@ -116,6 +122,53 @@ def test_what_cannot_be_a_socket_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match="no socket can be made there"):
         broker.started.result(20)
+    broker.close()
+
+
+class Disk(MemoryStore):
+    """A store whose commits fail from a word on."""
+
+    is_on_fire = False
+    is_closed = False
+
+    def commit(self, writes: Mapping[bytes, bytes | None], *, sync: bool = True) -> Awaitable[Commit]:
+        if self.is_on_fire:
+            raise StoreError("the disk is on fire")
+        return super().commit(writes, sync=sync)
+
+    def close(self) -> None:
+        self.is_closed = True
+        super().close()
+
+
+class Way:
+    """A dialer of one broker, for threads."""
+
+    def __init__(self, broker: EmbeddedBroker) -> None:
+        self._broker = broker
+
+    def connect_blocking(self, timeout_s: float) -> socket.socket:
+        return self._broker.connect()
+
+    async def connect(self, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        raise AssertionError("no loop runs here")
+
+
+def test_a_broker_that_failed_lets_go_of_its_store_so_that_another_can_start_from_it() -> None:
+    disk = Disk()
+    broker = EmbeddedBroker(open_its_store=lambda: disk)
+    broker.started.result(10)
+
+    client = SyncClient(Way(broker), request_timeout_s=10)
+    client.enqueue(Task.build("durable").task())
+    disk.is_on_fire = True
+    with pytest.raises(StoreError, match="the embedded broker is closed"):
+        client.enqueue(Task.build("never said to be").task())
+    client.close()
+
+    broker._thread.join(10)
+    assert not broker.is_alive
+    assert disk.is_closed
     broker.close()
 
 

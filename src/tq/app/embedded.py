@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,9 +120,11 @@ class FileDialer:
         """
         ours = self._joined()
         if ours is None:
-            claimed = asyncio.wrap_future(self._claim())
-            await asyncio.wait([claimed])
-            claimed.exception()  # It is told below, unless another process was faster.
+            claimed = self._claim()
+            # What goes wrong is told below, unless another process was faster.  A caller who gives up takes his
+            # copy of the future along, so that it is not left to be warned about.
+            with suppress(Exception):
+                await asyncio.wrap_future(claimed)
             ours = self._joined_at_last()
         return await _on(ours, factory)
 
