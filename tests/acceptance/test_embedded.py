@@ -328,6 +328,26 @@ def test_a_fork_of_the_owner_joins_it_and_keeps_nothing_of_it_open(fleet: Embedd
         parent.communicate()
 
 
+def test_forks_of_a_program_that_had_no_broker_share_the_directory_by_themselves(fleet: EmbeddedFleet) -> None:
+    parent = script(
+        fleet,
+        """
+        children = []
+        for number in range(3):  # as a web server forks: it has imported the app, and enqueued nothing
+            child = os.fork()
+            if child == 0:
+                for turn in range(20):
+                    echo.enqueue(f"{number} {turn}")
+                sys.exit(0)
+            children.append(child)
+        print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+        print(app.client.queues("default")[0].ready)
+        """,
+    )
+
+    assert ended(parent) == (0, "[0, 0, 0]\n60\n", "")
+
+
 def test_a_fork_whose_owner_is_gone_says_why_it_cannot_own(fleet: EmbeddedFleet) -> None:
     parent = script(
         fleet,
