@@ -254,7 +254,7 @@ def test_whatever_owners_are_killed_under_load_nothing_acknowledged_is_lost(flee
     producer.start()
     kills = 0
     until_s = time.monotonic() + 4
-    while time.monotonic() < until_s:
+    while time.monotonic() < until_s or kills < 8:
         time.sleep(draw.uniform(0.05, 0.4))
         # The owner itself, if it can be killed: this process is the owner at times.
         victim = next(
@@ -266,7 +266,6 @@ def test_whatever_owners_are_killed_under_load_nothing_acknowledged_is_lost(flee
     producer.stop()
     until(fleet.is_drained, 60)
 
-    assert kills > 8
     assert len(producer.acknowledged) > 100
     check_all_ended_as_meant(fleet, producer)
 

@@ -17,6 +17,7 @@ from tq.core.lifecycle import TaskState
 pytestmark = ON_BOTH
 
 CHAOS_S = 3.0
+DEEDS_MIN = 3
 LEASE = {"lease_ms": 1_500, "heartbeat_ms": 300}
 
 
@@ -24,7 +25,8 @@ def wreak(draw: random.Random, broker: Broker, workers: list[WorkerProcess]) -> 
     """Kill and start again, for a while; return what was done."""
     deeds: list[str] = []
     until_s = time.monotonic() + CHAOS_S
-    while time.monotonic() < until_s:
+    # However slowly the machine starts them again, some are killed.
+    while time.monotonic() < until_s or len(deeds) < DEEDS_MIN:
         time.sleep(draw.uniform(0.1, 0.7))
         match draw.choice(["broker", "worker", "both", "all"]):
             case "broker":
@@ -59,7 +61,6 @@ def test_what_was_acknowledged_ends_once_whatever_is_killed(fleet: Fleet, pool: 
     producer.stop()
     until(fleet.is_drained, 60, f"drained after {deeds}")
 
-    assert len(deeds) >= 3
     assert len(producer.acknowledged) > 200, deeds
     check_all_ended_as_meant(fleet, producer)
     for worker in workers:
