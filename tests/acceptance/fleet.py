@@ -184,9 +184,9 @@ class Fleet:
 
     # ------------------------------------------------------------------------------------------------ programs
 
-    def broker(self, module: str = "tq.bin.broker", /, **settings: object) -> Broker:
+    def broker(self, *module: str, **settings: object) -> Broker:
         """Start a broker; *settings* are its flags by their names in the settings file."""
-        return self.broker_program(module, **settings).start()
+        return self.broker_program(*module, **settings).start()
 
     def broker_program(self, module: str = "tq.bin.broker", /, **settings: object) -> Broker:
         """Return a broker that is not started."""
@@ -301,13 +301,13 @@ class EmbeddedFleet(Fleet):
         self.app = App(self.url)
         self._settings: dict[str, str] = {}
 
-    def broker_program(self, **settings: object) -> Broker:
+    def broker_program(self, module: str = "tests.acceptance.owner", /, **settings: object) -> Broker:
         said = {f"TQ_{name.upper()}": str(value) for name, value in settings.items()}
         self._settings.update(said)
         os.environ.update(said)
         name = f"owner-{len(self.programs)}"
         log = self.directory / f"{name}.log"
-        broker = Broker(name, "tests.acceptance.owner", [self.url], self._environment(), log)
+        broker = Broker(name, module, [self.url], self._environment(), log)
         self.programs.append(broker)
         return broker
 

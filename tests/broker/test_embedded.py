@@ -65,7 +65,7 @@ def test_the_broker_of_a_directory_serves_its_process_and_others_until_it_is_clo
     assert joined is not None
 
     with joined, broker.connect() as own:
-        replies = [ask(sock, Hello(MAGIC, VERSION, Role.CLIENT), Ping()) for sock in (own, joined)]
+        replies = [ask(sock, Hello(MAGIC, VERSIONS.first, Role.CLIENT), Ping()) for sock in (own, joined)]
         broker.close()
 
         while joined.recv(65_536):
@@ -86,7 +86,7 @@ def test_a_second_broker_of_a_directory_says_who_has_it_and_harms_nothing(tmp_pa
         second.started.result(20)
     second.close()
     with first.connect() as sock:
-        assert isinstance(ask(sock, Hello(MAGIC, VERSION, Role.CLIENT))[0], Welcome)
+        assert isinstance(ask(sock, Hello(MAGIC, VERSIONS.first, Role.CLIENT))[0], Welcome)
     first.close()
 
 
