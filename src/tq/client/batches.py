@@ -82,8 +82,11 @@ class FrameCutter:
 
     def __init__(self, ids: ClientIds) -> None:
         self._ids = ids
-        # How long each spec is, once it has been checked.
+        # How long each spec is; threads share it.
         self._spec_bytes: dict[TaskSpec, int] = {}
+        # The last that was found good, this very object: an equal one may not be. 128.0 equals 128, and one of
+        # them can be read.
+        self._good: TaskSpec | None = None
 
     def check(self, task: Task, limits: Limits) -> None:
         """Raise what a broker would answer to *task*.
@@ -127,7 +130,7 @@ class FrameCutter:
                         cut = _Cut()
                     outcome.flawed(*flaw)
                     continue
-                cut.use(task.spec, self._spec_bytes[task.spec])
+                cut.use(task.spec, self._size(task.spec))
             spec, payload = task.spec, task.payload
             size = len(payload) + cut.spec_bytes
             rows = cut.rows
@@ -151,21 +154,27 @@ class FrameCutter:
         outcome.sent(batch.frame)
         return batch
 
+    def _size(self, spec: TaskSpec) -> int:
+        size = self._spec_bytes.get(spec)
+        if size is None:
+            if len(self._spec_bytes) >= _SPECS_MAX:
+                self._spec_bytes.clear()
+            size = self._spec_bytes[spec] = len(msgspec.msgpack.encode(spec))
+        return size
+
     def _flaw(self, task: object, limits: Limits) -> tuple[ErrorCode, str] | None:
         if not isinstance(task, Task):
             return ErrorCode.INVALID_ARGUMENT, f"what is enqueued is a Task, as Task.build makes it; got {task!r:.100}"
         spec, task_id = task.spec, task.id
         if not isinstance(spec, TaskSpec):
             return ErrorCode.INVALID_ARGUMENT, f"the spec of a task is a TaskSpec; got {spec!r}"
-        try:
-            # Also if an equal one is known: 128.0 equals 128, and only one of them can be read.
-            spec.check()
-            if spec not in self._spec_bytes:
-                if len(self._spec_bytes) >= _SPECS_MAX:
-                    self._spec_bytes.clear()
-                self._spec_bytes[spec] = len(msgspec.msgpack.encode(spec))
-        except (TypeError, ValueError) as error:
-            return ErrorCode.INVALID_ARGUMENT, str(error)
+        if spec is not self._good:
+            try:
+                spec.check()
+                self._size(spec)
+            except (TypeError, ValueError) as error:
+                return ErrorCode.INVALID_ARGUMENT, str(error)
+            self._good = spec
         if type(task.payload) is not bytes:
             return ErrorCode.INVALID_ARGUMENT, (
                 f"task {spec.name!r}: a payload is bytes, as Task.build makes them; got {task.payload!r:.100}"
