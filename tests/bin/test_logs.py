@@ -113,6 +113,15 @@ def test_colours_are_for_terminals() -> None:
     assert "\x1b[" in terminal.getvalue()
 
 
+def test_colours_can_be_asked_for_where_no_terminal_is() -> None:
+    stream = io.StringIO()
+    configure("info", "console", stream, colours=True)
+
+    logging.getLogger("shop").info("open")
+
+    assert "\x1b[" in stream.getvalue()
+
+
 def test_a_second_call_replaces_the_first() -> None:
     first, second = io.StringIO(), io.StringIO()
     configure("info", "json", first)

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from tq.app.app import App
-from tq.bin.working import concurrency, served
+from tq.bin.working import child_logs, concurrency, served
 from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings
 
 
@@ -51,3 +51,12 @@ def test_a_limit_on_children_is_refused_where_there_are_none(limit: dict[str, in
         WorkerSettings(app="mail", pool="thread", **limit)  # type: ignore[arg-type]
 
     WorkerSettings(app="mail", pool="process", **limit)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("is_terminal, colours", [(True, "yes"), (False, "no")])
+def test_children_log_in_colours_if_what_they_say_ends_up_on_a_terminal(
+    is_terminal: bool, colours: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+
+    assert child_logs(WorkerSettings(app="mail")) == ["tq.bin.working:log_as", "info", "console", colours]

@@ -18,13 +18,22 @@ from structlog.typing import EventDict, Processor
 from tq.admin.render import printable
 
 
-def configure(level: str, form: str, stream: TextIO | None = None, filters: Iterable[logging.Filter] = ()) -> None:
+def configure(
+    level: str,
+    form: str,
+    stream: TextIO | None = None,
+    filters: Iterable[logging.Filter] = (),
+    *,
+    colours: bool | None = None,
+) -> None:
     """Send every entry of at least *level* to *stream* (default: standard error) as *form*, console or json.
 
-    Each of *filters* sees every entry first, and may add fields to it.  A second call
+    Each of *filters* sees every entry first, and may add fields to it.  *colours* are for
+    the console; without a word they are there if *stream* is a terminal.  A second call
     replaces the first.
     """
     stream = sys.stderr if stream is None else stream
+    colours = stream.isatty() if colours is None else colours
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -47,7 +56,7 @@ def configure(level: str, form: str, stream: TextIO | None = None, filters: Iter
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_rendering(form, stream),
+                *_rendering(form, colours=colours),
             ],
         )
     )
@@ -59,14 +68,14 @@ def configure(level: str, form: str, stream: TextIO | None = None, filters: Iter
     logging.captureWarnings(capture=True)
 
 
-def _rendering(form: str, stream: TextIO) -> list[Processor]:
+def _rendering(form: str, *, colours: bool) -> list[Processor]:
     """Return the processors that make an entry a line."""
     if form == "json":
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_as_json)]
     return [
         structlog.processors.format_exc_info,
         _without_control_characters,
-        structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback),
+        structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback),
     ]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from enum import IntEnum
@@ -52,9 +53,18 @@ def work(settings: WorkerSettings) -> Exit:
     return code
 
 
-def log_as(level: str, form: str) -> None:
-    """Log what is at least *level* as *form*, with the task it was said in; child processes call it too."""
-    logs.configure(level, form, filters=[_OfTask()])
+def log_as(level: str, form: str, colours: str = "auto") -> None:
+    """Log what is at least *level* as *form*, with the task it was said in; child processes call it too.
+
+    *colours* are yes, no or auto; a child's standard error is a pipe to this process, which may have a terminal.
+    """
+    logs.configure(level, form, filters=[_OfTask()], colours={"yes": True, "no": False}.get(colours))
+
+
+def child_logs(settings: WorkerSettings) -> list[str]:
+    """Return what has a child process log as this one does: `log_as` and its arguments."""
+    colours = "yes" if sys.stderr.isatty() else "no"
+    return [f"{log_as.__module__}:{log_as.__name__}", settings.log_level, settings.log_format, colours]
 
 
 def served(settings: WorkerSettings, app: App) -> ServedQueues:
@@ -92,7 +102,7 @@ async def _run(settings: WorkerSettings, app: App) -> Exit:
         burst=settings.burst,
         name=settings.name,
         drain_timeout_s=settings.drain_ms / 1_000,
-        child_logs=[f"{log_as.__module__}:{log_as.__name__}", settings.log_level, settings.log_format],
+        child_logs=child_logs(settings),
         max_tasks_per_child=None if settings.max_tasks_per_child == "unlimited" else settings.max_tasks_per_child,
         max_memory_per_child=None if settings.max_memory_per_child == "unlimited" else settings.max_memory_per_child,
         app=settings.app if ":" in settings.app else f"{settings.app}:{ATTRIBUTE_DEFAULT}",

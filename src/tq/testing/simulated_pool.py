@@ -137,7 +137,9 @@ class SimulatedProcessPool(ProcessPool):
         worker: str,
         children: ChildrenOf,
     ) -> None:
-        super().__init__(executor, concurrency, worker, Upbringing("simulated:app", tasks_max=children.tasks_max))
+        upbringing = Upbringing("simulated:app", tasks_max=children.tasks_max)
+        # What the machine's kernel does has no part in a simulation.
+        super().__init__(executor, concurrency, worker, upbringing, oom_kills=lambda: 0)
         self._chance = children.chance
         self._registry = children.registry
         self._processes: list[SimulatedProcess] = []

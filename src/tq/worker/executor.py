@@ -216,9 +216,10 @@ def reminded(work: Assignment, trace: str = "") -> Failed:
     return Failed(TaskFailure(SoftTimeout.__name__, text, trace))
 
 
-def process_died(text: str) -> Failed:
-    """Return the failure of a task whose process ended under it; *text* says how."""
-    return Failed(TaskFailure("WorkerProcessDied", text))
+def process_died(text: str, last_words: str = "") -> Failed:
+    """Return the failure of a task whose process ended under it: *text* says how, *last_words* is what it said."""
+    trace = f"The last that the process wrote to its standard error:\n{last_words}" if last_words else ""
+    return Failed(TaskFailure("WorkerProcessDied", text, trace))
 
 
 def _unfit(work: Assignment, error: BaseException) -> Failed:

@@ -1,8 +1,10 @@
 """The app that the child processes of these tests import, with handlers of every kind."""
 
 import asyncio
+import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -51,10 +53,39 @@ def exit_with(status: int) -> None:
     os._exit(status)
 
 
+@app.task(name="complain")
+def complain(text: str, number: int) -> None:
+    """Say *text*, as native code would, and die of a signal; 0: live on."""
+    os.write(2, text.encode())
+    if number:
+        crash(number)
+
+
 @app.task(name="crash")
 def crash(number: int) -> None:
-    signal.signal(number, signal.SIG_DFL)
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+@app.task(name="be_counted")
+def be_counted(path: str, number: int) -> None:
+    """Die as the kernel's count of the dead, in *path*, goes up."""
+    _say(path, "killed")
+    crash(number)
+
+
+@app.task(name="segfault")
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+@app.task(name="leave_a_program")
+def leave_a_program(text: str) -> None:
+    """Die, and leave behind a program that says *text* some time later."""
+    said_later = f"import time, sys; time.sleep(0.5); print({text!r}, file=sys.stderr)"
+    subprocess.Popen([sys.executable, "-c", said_later])
+    os._exit(1)
 
 
 @app.task(name="leave")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -31,9 +31,10 @@ APP = "tests.worker.pools.app_under_test:app"
 class Pool:
     """A started pool and what it reports."""
 
-    def __init__(self, concurrency: int, **limits: int) -> None:
+    def __init__(self, concurrency: int, oom_kills: Callable[[], int] | None = None, **limits: int) -> None:
         self.executor = Executor(app.registry, "w")
-        self.pool = ProcessPool(self.executor, concurrency, "w", Upbringing(APP, **limits))  # type: ignore[arg-type]
+        upbringing = Upbringing(APP, **limits)  # type: ignore[arg-type]
+        self.pool = ProcessPool(self.executor, concurrency, "w", upbringing, oom_kills)
         self.ends = Ends()
 
     def run(self, name: str, *args: object, **spec: object) -> Assignment:
@@ -66,8 +67,8 @@ class Pool:
 
 
 @asynccontextmanager
-async def pool(concurrency: int = 1, **limits: int) -> AsyncIterator[Pool]:
-    made = Pool(concurrency, **limits)
+async def pool(concurrency: int = 1, oom_kills: Callable[[], int] | None = None, **limits: int) -> AsyncIterator[Pool]:
+    made = Pool(concurrency, oom_kills, **limits)
     await made.pool.start(made.ends)
     try:
         yield made
@@ -130,6 +131,56 @@ async def test_a_child_that_dies_fails_the_attempt_it_ran_and_no_other(name: str
         assert str(before) in failed.failure.message
         assert (failed.reject, failed.retry_after_ms) == (False, None)
         assert after != before
+
+
+async def test_the_last_words_of_a_child_go_with_the_failure_and_to_our_standard_error(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async with pool() as it:
+        await it.result("complain", "of another task\n", 0)
+
+        failed = await it.failure("complain", "out of luck\nbad cookie", signal.SIGKILL)
+
+        said = "The last that the process wrote to its standard error:\nout of luck\nbad cookie"
+        assert failed.failure.traceback == said
+        assert "signal SIGKILL" in failed.failure.message
+        assert "memory" not in failed.failure.message
+    assert capfd.readouterr().err == "of another task\nout of luck\nbad cookie"
+
+
+async def test_the_stack_of_a_crash_in_native_code_is_among_the_last_words() -> None:
+    async with pool() as it:
+        failed = await it.failure("segfault")
+
+    assert "Fatal Python error: Segmentation fault" in failed.failure.traceback
+    assert "in segfault" in failed.failure.traceback
+
+
+async def test_a_child_killed_for_want_of_memory_is_told_from_one_that_was_just_killed(tmp_path: Path) -> None:
+    counted = tmp_path / "counted"
+    async with pool(1, lambda: len(_lines(counted))) as it:
+        killed = await it.failure("crash", signal.SIGKILL)
+        out_of_memory = await it.failure("be_counted", str(counted), signal.SIGKILL)
+
+    assert killed.failure.message.endswith("ended: signal SIGKILL")
+    assert out_of_memory.failure.message.endswith("ended: signal SIGKILL, killed by the kernel, out of memory")
+
+
+async def test_what_a_task_has_started_may_complain_after_its_child_has_ended(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async with pool() as it:
+        await it.failure("leave_a_program", "still here")
+        await it.ends.until(lambda: it.pool.seats > 0)
+        await it.result("double", 2)
+
+        deadline = time.monotonic() + 20
+        heard = ""
+        while "still here" not in heard and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+            heard += capfd.readouterr().err
+
+    assert "still here" in heard
 
 
 async def test_a_child_killed_while_it_was_idle_harms_no_task() -> None:

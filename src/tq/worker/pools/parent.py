@@ -12,6 +12,7 @@ from tq.protocol.frames import FrameReader, encode_frame
 from tq.worker.assignment import Assignment
 from tq.worker.pools.pipe import Kind, Run, decode_ended, decode_text, encode
 from tq.worker.pools.pool import Listener
+from tq.worker.pools.stderr import ChildStderr
 
 KILL_AFTER_S = 2.0
 """A handler that is interrupted may put things in order; then its process is killed."""
@@ -22,8 +23,8 @@ class ParentEnd(asyncio.Protocol):
 
     ``work`` is what it was given, ``has_begun`` whether it runs it.  ``ready`` is done once
     it can run tasks, or cannot; ``is_broken``: it has said that it never will.  ``runs``
-    counts its tasks, ``memory_bytes`` is what it held after the last.  *is_idle* is called
-    when it has nothing to do.
+    counts its tasks, ``memory_bytes`` is what it held after the last; ``oom_kills`` is the
+    kernel's count when it was given the last.  *is_idle* is called when it has nothing to do.
     """
 
     def __init__(
@@ -31,9 +32,11 @@ class ParentEnd(asyncio.Protocol):
         process: asyncio.subprocess.Process,
         listener: Listener,
         is_idle: Callable[["ParentEnd"], None],
+        stderr: ChildStderr | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.process = process
+        self._stderr = stderr
         self.work: Assignment | None = None
         self.has_begun = False
         self.is_broken = False
@@ -47,9 +50,12 @@ class ParentEnd(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.runs = 0
         self.memory_bytes = 0
+        self.oom_kills = 0
 
     def run(self, work: Assignment, result_bytes_max: int) -> None:
         """Have it run *work*."""
+        if self._stderr is not None:
+            self._stderr.forget()
         self.work = work
         self.has_begun = work.has_begun = False
         work.run_by = self
@@ -74,6 +80,10 @@ class ParentEnd(asyncio.Protocol):
         """Close the socket, at which it exits."""
         if self._transport is not None:
             self._transport.abort()
+
+    def last_words(self) -> str:
+        """Return the last lines that it wrote to its standard error since it was given its task."""
+        return "" if self._stderr is None else self._stderr.last_words()
 
     def kill(self) -> None:
         """End it at once."""

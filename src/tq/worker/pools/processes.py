@@ -3,7 +3,7 @@
 Each child (`tq.worker.pools.child`) imports the app and runs one task at a time.  Between
 the two go bytes: a task's record one way, its outcome the other.  A child that dies takes
 the one task with it that it ran: that attempt has failed, and another child takes its
-place.  What it was given and had not begun goes back, unharmed.
+place, with its last words, if it had any.  What it was given and had not begun goes back, unharmed.
 
 Invariant: a child never outlives its parent: it ends when its socket does.
 """
@@ -11,10 +11,11 @@ Invariant: a child never outlives its parent: it ends when its socket does.
 import asyncio
 import logging
 import math
+import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +23,11 @@ import tq
 from tq.core.errors import ConfigError
 from tq.worker.assignment import Assignment
 from tq.worker.executor import Executor, process_died, stopped
+from tq.worker.pools.oom import OomKills
 from tq.worker.pools.parent import KILL_AFTER_S, ParentEnd
 from tq.worker.pools.pipe import Kind, Setup, encode
 from tq.worker.pools.pool import Listener
+from tq.worker.pools.stderr import ChildStderr
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ _EXIT_S = 2.0
 _RESTART_S = 1.0
 _RESTART_MAX_S = 30.0
 _MIB = 1 << 20
+# The kernel's count of kills is read before a task, but not more often than this: it is a file, and tasks are many.
+_OOM_KILLS_AGE_S = 1.0
 # A first child that is killed may have met the machine's bad moment; so many in a row mean that none ever starts.
 _KILLED_MAX = 3
 
@@ -63,9 +68,19 @@ class Upbringing(NamedTuple):
 
 
 class ProcessPool:
-    """*concurrency* children, which run the tasks of *worker*."""
+    """*concurrency* children, which run the tasks of *worker*.
 
-    def __init__(self, executor: Executor, concurrency: int, worker: str, upbringing: Upbringing) -> None:
+    *oom_kills* returns the kernel's count of processes that it killed for want of memory.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        concurrency: int,
+        worker: str,
+        upbringing: Upbringing,
+        oom_kills: Callable[[], int] | None = None,
+    ) -> None:
         self._executor = executor
         self._concurrency = concurrency
         self._worker = worker
@@ -74,6 +89,9 @@ class ProcessPool:
         self._retired: set[ParentEnd] = set()
         self._idle: list[ParentEnd] = []
         self._seats: list[asyncio.Task[None]] = []
+        self._stderrs: set[ChildStderr] = set()
+        self._oom_kills = oom_kills or OomKills().count
+        self._oom_kills_seen, self._oom_kills_seen_at = self._oom_kills(), -math.inf
         self._has_been_ready = False
         self._stopping = asyncio.Event()
 
@@ -107,7 +125,12 @@ class ProcessPool:
 
     def run(self, work: Assignment) -> None:
         """Give *work* to an idle child."""
-        self._idle.pop().run(work, self._executor.result_bytes_max)
+        now = asyncio.get_running_loop().time()
+        if now - self._oom_kills_seen_at >= _OOM_KILLS_AGE_S:
+            self._oom_kills_seen, self._oom_kills_seen_at = self._oom_kills(), now
+        child = self._idle.pop()
+        child.oom_kills = self._oom_kills_seen
+        child.run(work, self._executor.result_bytes_max)
 
     def remind(self, work: Assignment) -> bool:
         """Raise `SoftTimeout` in the main thread of the child, by a signal, so that it wakes one that sleeps."""
@@ -141,6 +164,9 @@ class ProcessPool:
         for child in self._children:
             child.kill()
         await asyncio.gather(*exits, *self._seats)
+        for stderr in self._stderrs:
+            stderr.close()
+        self._stderrs.clear()
 
     def _is_idle(self, child: ParentEnd) -> None:
         if why := self._outlived(child):
@@ -222,7 +248,10 @@ class ProcessPool:
 
     async def _bury(self, child: ParentEnd) -> None:
         """Wait for the end of *child*, and tell of the task that it had."""
-        how = _how_it_ended(await self._end_of(child))
+        status = await self._end_of(child)
+        how = _how_it_ended(status)
+        if status == -signal.SIGKILL and self._oom_kills() > child.oom_kills:
+            how = f"{how}, killed by the kernel, out of memory"
         if child in self._idle:
             self._idle.remove(child)
         work, child.work = child.work, None
@@ -231,7 +260,8 @@ class ProcessPool:
             self._listener.returned(work)
         elif work is not None:
             text = f"process {child.process.pid}, which ran the task, ended: {how}"
-            self._listener.finished(work, process_died(text) if work.stop is None else stopped(work))
+            failed = process_died(text, child.last_words()) if work.stop is None else stopped(work)
+            self._listener.finished(work, failed)
         self._listener.seats_changed()
         if child in self._retired:
             self._retired.remove(child)
@@ -240,17 +270,28 @@ class ProcessPool:
 
     async def _spawn(self) -> ParentEnd:
         ours, theirs = socket.socketpair()
+        stderr = ChildStderr()
+        # What a child has started may write on when it has ended itself: so each is read to its end, or the pool's.
+        self._stderrs = {each for each in self._stderrs if each.is_open} | {stderr}
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-c", _BOOTSTRAP, _ROOT, self._upbringing.app, stdin=theirs.fileno()
+                    sys.executable,
+                    "-c",
+                    _BOOTSTRAP,
+                    _ROOT,
+                    self._upbringing.app,
+                    stdin=theirs.fileno(),
+                    stderr=stderr.write_end,
                 )
             except BaseException as error:
                 ours.close()
                 if isinstance(error, OSError):
                     raise ConfigError(f"a child process cannot be started: {error}") from error
                 raise
-        child = ParentEnd(process, self._listener, self._is_idle)
+            finally:
+                os.close(stderr.write_end)
+        child = ParentEnd(process, self._listener, self._is_idle, stderr)
         self._children.add(child)
         await asyncio.get_running_loop().create_unix_connection(lambda: child, sock=ours)
         if self._stopping.is_set():
