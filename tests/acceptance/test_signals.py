@@ -138,3 +138,23 @@ def test_what_ends_while_the_broker_is_down_is_not_done_again(fleet: Fleet, pool
         assert (handle.status().losses, handle.status().attempts) == (0, 0)
     assert [fleet.executions(f"g{number}") for number in range(4)] == [1, 1, 1, 1]
     assert worker.terminate() == 0
+
+
+def test_a_check_tells_a_worker_that_works_from_one_that_does_not_and_needs_no_broker(fleet: Fleet) -> None:
+    broker = fleet.broker()
+    state_file = fleet.directory / "state.json"
+
+    def check() -> int:
+        return fleet.worker_program(name="probed", state_file=state_file, check=True).launch().wait()
+
+    before = check()
+    worker = fleet.worker(name="probed", state_file=state_file, labels="zone=eu")
+    until(lambda: b'"connected":true' in state_file.read_bytes())
+    connected, listed = check(), fleet.admin("workers").stdout
+    broker.terminate()
+    until(lambda: b'"connected":false' in state_file.read_bytes())
+    without_a_broker = check()
+    worker.terminate()
+
+    assert (before, connected, without_a_broker, check()) == (1, 0, 0, 1)
+    assert "zone=eu" in listed

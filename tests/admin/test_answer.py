@@ -73,6 +73,7 @@ def test_a_worker_has_its_session_as_text() -> None:
         "concurrency": 10,
         "tasks": ["mail.send"],
         "version": "",
+        "labels": {},
     }
 
 

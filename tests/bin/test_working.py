@@ -1,13 +1,15 @@
 """The worker process: what follows from its settings and its app; tests/acceptance runs it."""
 
 import os
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from tq.app.app import App
-from tq.bin.working import child_logs, concurrency, served
+from tq.bin.working import Exit, check, child_logs, concurrency, served, state_path
 from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings
+from tq.worker.state import StateFile
 
 
 def app_of_queues(*queues: str) -> App:
@@ -60,3 +62,18 @@ def test_children_log_in_colours_if_what_they_say_ends_up_on_a_terminal(
     monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
 
     assert child_logs(WorkerSettings(app="mail")) == ["tq.bin.working:log_as", "info", "console", colours]
+
+
+def test_a_check_finds_the_worker_by_its_name_or_by_its_app(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    named, unnamed = WorkerSettings(app="mail", name="mail-1"), WorkerSettings(app="mail")
+    before = check(named), check(unnamed)
+
+    for settings in (named, unnamed):
+        StateFile(state_path(settings), "w").note(1.0, connected=True)
+
+    assert before == (Exit.FAILED, Exit.FAILED)
+    assert (check(named), check(unnamed)) == (Exit.OK, Exit.OK)
+    assert "worker-mail-1.json: no worker of this name runs here" in capsys.readouterr().out

@@ -38,7 +38,7 @@ FAILURE = TaskFailure("ValueError", "no such address", "Traceback ...")
 RETRY = RetryPolicy(max_attempts=3, backoff_ms=500, backoff_max_ms=60_000, jitter=0.25)
 SPEC = TaskSpec("mail.send", "mail", 212, 30_000, 60_000, RETRY, 2, "json")
 RECORD = TaskRecord(1, ID_1, SPEC, PAYLOAD, AT, 2, 1, 1, FAILURE)
-INFO = WorkerInfo("worker-1", "host-1", 4711, "async", 16, ["mail.send", "mail.check"], "0.1.0")
+INFO = WorkerInfo("worker-1", "host-1", 4711, "async", 16, ["mail.send", "mail.check"], "0.1.0", {"zone": "eu"})
 COMPLETED = TaskResult(ID_1, TaskState.COMPLETED, AT, b"\x01", attempts=1)
 DEAD = TaskResult(ID_2, TaskState.DEAD, AT, None, DeadReason.ATTEMPTS, FAILURE, 3, 1, "json")
 VIEW = TaskView(

@@ -1,9 +1,11 @@
 """The worker's settings: what -Q may say."""
 
+import re
+
 import pytest
 
 from tq.core.errors import ConfigError
-from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_queues
+from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_labels, parse_queues
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,24 @@ def test_queues_that_cannot_be_meant_are_refused(text: str, complaint: str) -> N
 def test_a_broker_that_no_url_names_is_refused() -> None:
     with pytest.raises(ConfigError, match="starts with tq://"):
         WorkerSettings(app="mail", url="127.0.0.1:7766")
+
+
+def test_labels_are_keys_with_values() -> None:
+    assert parse_labels(None) == {}
+    assert parse_labels("zone=eu, gpu=a=100") == {"zone": "eu", "gpu": "a=100"}
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("", "'' is not of the form KEY=VALUE"),
+        ("zone", "'zone' is not of the form KEY=VALUE"),
+        ("zone=eu,zone=us", "'zone' is there twice"),
+        ("zone=\x1b[1m", "printable"),
+        (f"zone={'x' * 129}", "at most 128"),
+        (",".join(f"k{number}=v" for number in range(17)), "at most 16; got 17"),
+    ],
+)
+def test_what_are_no_labels_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        WorkerSettings(app="mail", labels=text)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from tq.core.errors import ConfigError, InvalidArgument, UsageError
 from tq.core.lease import DeliveryRef
 from tq.protocol.messages import Goodbye, Heartbeat, Hello, Ping, Release, Role, Settle, Subscribe, Window
 from tq.worker.keeper import LoopKeeper
+from tq.worker.state import StateFile, read_state
 from tq.worker.worker import Worker
 
 
@@ -344,3 +346,29 @@ async def test_annotations_that_cannot_be_resolved_are_found_at_the_start() -> N
 
     with pytest.raises(UsageError, match="Nowhere"):
         Worker(registry(broken=broken), ScriptedBroker(), queues=[("default", 1)])
+
+
+async def test_the_state_file_tells_of_the_connection_and_goes_with_the_worker(tmp_path: Path) -> None:
+    broker, path = ScriptedBroker(), tmp_path / "state.json"
+    worker = Worker(
+        registry(quick=quick),
+        broker,
+        queues=[("default", 1)],
+        name="w",
+        labels={"zone": "eu"},
+        state_file=StateFile(path, "w"),
+        draw=lambda: 0.9,
+        keeper=LoopKeeper(broker, lambda: 0.9),
+    )
+    at_first = read_state(path).connected
+
+    run = await connected(broker, worker)
+    await broker.until(lambda: read_state(path).connected)
+    run.worker.request_stop()
+    await run.end()
+
+    assert not at_first
+    assert not path.exists()
+    hello = next(hello for hello in broker.of(Hello) if hello.role is Role.WORKER)
+    assert hello.worker is not None
+    assert hello.worker.labels == {"zone": "eu"}

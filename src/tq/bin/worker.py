@@ -1,7 +1,7 @@
 """tq-worker: takes tasks from a broker and runs them.
 
     0  stopped in good order, after SIGTERM or SIGINT, or the queues of a burst are empty
-    1  the worker failed while it ran; the log says how
+    1  the worker failed while it ran; the log says how.  With ``--check``: it does not work; standard output says why
     2  a flag, a variable or the settings file is wrong, or the app cannot be imported
 
 The first signal lets what runs end within ``drain_ms`` and hands the rest back; a second
@@ -22,9 +22,11 @@ EXAMPLES = """\
     tq-worker -A shop.tasks:app -Q urgent:4,default -c 200
     tq-worker -A reports:app -P process -c 4
     tq-worker -A shop.tasks --burst
+    tq-worker -A shop.tasks --check
 
 The first SIGTERM or Ctrl-C lets what runs end, the second leaves at once.
-Exit codes: 0 stopped in good order, 1 failed, 2 wrong settings or no such app."""
+Exit codes: 0 stopped in good order, 1 failed, 2 wrong settings or no such app.
+Of --check: 0 it works, 1 it does not, and why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,9 +40,9 @@ def run(loaded: Loaded[WorkerSettings]) -> int:
     Raises:
         UsageError: There is no such app, or its tasks contradict each other.
     """
-    from tq.bin.working import work  # noqa: PLC0415 - the worker itself, which --help need not load.
+    from tq.bin.working import check, work  # noqa: PLC0415 - the worker itself, which --help need not load.
 
-    return work(loaded.settings)
+    return check(loaded.settings) if loaded.settings.check else work(loaded.settings)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
@@ -15,9 +17,10 @@ from tq.app.clients import dialer_of
 from tq.app.context import current_task
 from tq.bin import logs
 from tq.bin.application import ATTRIBUTE_DEFAULT, find_app
-from tq.core.errors import BrokerError, UsageError
+from tq.core.errors import BrokerError, ConfigError, UsageError
 from tq.core.queue import DEFAULT_QUEUE
-from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_queues
+from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_labels, parse_queues
+from tq.worker.state import StateFile, ailment, default_path
 from tq.worker.worker import Worker
 
 _log = logging.getLogger("tq.worker")
@@ -88,6 +91,23 @@ def concurrency(settings: WorkerSettings) -> int:
             return os.cpu_count() or 1
 
 
+def worker_name(settings: WorkerSettings) -> str:
+    """Return what the worker is called in its state file: its name, else its app's."""
+    return settings.name or settings.app
+
+
+def state_path(settings: WorkerSettings) -> Path:
+    """Return where the worker leaves its signs of life."""
+    return settings.state_file or default_path(worker_name(settings), dict(os.environ), Path(tempfile.gettempdir()))
+
+
+def check(settings: WorkerSettings) -> Exit:
+    """Say whether the worker with these settings works, by the signs of life that it leaves on this machine."""
+    found = ailment(state_path(settings), time.time())
+    print(found or "it works")
+    return Exit.OK if found is None else Exit.FAILED
+
+
 async def _run(settings: WorkerSettings, app: App) -> Exit:
     url = settings.url or app.url
     queues = served(settings, app)
@@ -101,6 +121,8 @@ async def _run(settings: WorkerSettings, app: App) -> Exit:
         prefetch=None if settings.prefetch == "adaptive" else settings.prefetch,
         burst=settings.burst,
         name=settings.name,
+        labels=parse_labels(settings.labels),
+        state_file=_state_file(settings),
         drain_timeout_s=settings.drain_ms / 1_000,
         child_logs=child_logs(settings),
         max_tasks_per_child=None if settings.max_tasks_per_child == "unlimited" else settings.max_tasks_per_child,
@@ -122,6 +144,17 @@ async def _run(settings: WorkerSettings, app: App) -> Exit:
         _log.error("the broker refuses this worker: %s (%s)", error, error.code.value)
         return Exit.FAILED
     return Exit.OK
+
+
+def _state_file(settings: WorkerSettings) -> StateFile | None:
+    try:
+        return StateFile(state_path(settings), worker_name(settings))
+    except ConfigError as error:
+        if settings.state_file is not None:
+            raise
+        # Nobody has asked for it; where the file system cannot be written to, the worker still works.
+        _log.warning("%s: --check will not find this worker; --state-file says where else", error)
+        return None
 
 
 def _exit_within(seconds: float, code: Exit, loop: asyncio.AbstractEventLoop) -> threading.Timer:

@@ -9,7 +9,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a worker process says of itself.
 
     ``tasks`` are the names it has handlers for: a task that no live worker knows stays
-    queued and is shown as unserved.
+    queued and is shown as unserved.  ``labels`` are what its operator says of it, to be shown.
     """
 
     name: str
@@ -19,6 +19,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):
     concurrency: int
     tasks: list[str]
     version: str = ""
+    labels: dict[str, str] = {}
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True, gc=False):

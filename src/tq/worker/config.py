@@ -4,6 +4,7 @@
 worker inside itself builds it in code.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -14,9 +15,12 @@ from tq.core.times import DAY, SECOND
 from tq.protocol.endpoints import check_url
 
 WEIGHT_MAX = 1_000
+LABELS_MAX = 16
+LABEL_CHARACTERS_MAX = 128
 
 _WORK = {"group": "Work"}
 _BROKER = {"group": "Broker"}
+_CHECK = {"group": "Check"}
 _LOG = {"group": "Log"}
 
 
@@ -24,8 +28,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a worker can be told.
 
     Raises:
-        ValueError: ``queues`` is not a list of queue names and weights, or children have
-            limits in a pool that has none.
+        ValueError: ``queues`` is not a list of queue names and weights, ``labels`` is not one
+            of labels, or children have limits in a pool that has none.
         ConfigError: ``url`` is not the address of a broker.
     """
 
@@ -111,6 +115,31 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
 
+    labels: Annotated[
+        str | None,
+        Meta(
+            description="What to show of this worker in lists besides, KEY=VALUE[,KEY=VALUE]: zone=eu,gpu=a100.",
+            extra=_BROKER,
+        ),
+    ] = None
+
+    check: Annotated[
+        bool,
+        Meta(
+            description="Do not work, but say whether the worker of this name works: for the probes of a container.",
+            extra=_CHECK,
+        ),
+    ] = False
+    state_file: Annotated[
+        Path | None,
+        Meta(
+            description="Where the worker leaves its signs of life for --check. Without it: "
+            "worker-NAME.json in $XDG_RUNTIME_DIR/tq, or in a directory of the user's own for temporary files; "
+            "NAME is the app's where the worker has none.",
+            extra=_CHECK,
+        ),
+    ] = None
+
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Meta(
@@ -131,8 +160,33 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
                     raise ValueError(f"{name}: the {self.pool} pool has no child processes; it needs pool: process")
         if self.queues is not None:
             parse_queues(self.queues)
+        parse_labels(self.labels)
         if self.url is not None:
             check_url(self.url)
+
+
+def parse_labels(text: str | None) -> dict[str, str]:
+    """Return the labels written ``zone=eu,gpu=a100``; none for None.
+
+    Raises:
+        ValueError: There are more than `LABELS_MAX`, one is no KEY=VALUE or too long, or a key comes twice.
+    """
+    found: dict[str, str] = {}
+    for part in [] if text is None else text.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (key and equals):
+            raise ValueError(f"labels: {part.strip()!r} is not of the form KEY=VALUE, as in zone=eu,gpu=a100")
+        for piece in (key, value):
+            if len(piece) > LABEL_CHARACTERS_MAX or not piece.isprintable():
+                raise ValueError(
+                    f"labels: a key or value has at most {LABEL_CHARACTERS_MAX} printable characters; got {piece!r}"
+                )
+        if key in found:
+            raise ValueError(f"labels: {key!r} is there twice in {text!r}")
+        found[key] = value
+    if len(found) > LABELS_MAX:
+        raise ValueError(f"labels: a worker has at most {LABELS_MAX}; got {len(found)}")
+    return found
 
 
 class QueueWeight(NamedTuple):

@@ -14,7 +14,7 @@ import random
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tq import __version__
 from tq.app.registry import Registry
@@ -32,6 +32,7 @@ from tq.worker.pools.aio import AsyncPool
 from tq.worker.pools.pool import Pool
 from tq.worker.pools.processes import ProcessPool, Upbringing
 from tq.worker.pools.threads import ThreadPool
+from tq.worker.state import StateFile
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ class Worker:
     ``child_logs`` is what sets up their logging, ``module:function`` and its arguments;
     without it they log text, at the level of this process.  ``max_tasks_per_child`` and
     ``max_memory_per_child`` (bytes): after so many tasks, or with more memory than that
-    after one, another child takes the place of one.
+    after one, another child takes the place of one.  ``labels`` are shown in lists of
+    workers; ``state_file`` is kept while the worker runs, as its sign of life.
 
     ``draw``, ``entropy`` and ``keeper`` are chance and heartbeats, to be replaced in a
     simulation; time is the running loop's.
@@ -77,6 +79,8 @@ class Worker:
         prefetch: int | None = None,
         burst: bool = False,
         name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        state_file: StateFile | None = None,
         drain_timeout_s: float = 30.0,
         app: str | None = None,
         child_logs: Sequence[str] = (),
@@ -94,6 +98,7 @@ class Worker:
         self._subscription = Subscribe([QueueWeight(name, weight) for name, weight in queues], weighted)
         self._is_burst = burst
         self._drain_timeout_s = drain_timeout_s
+        self._state_file = state_file
         self._stopping = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
         self._executor = Executor(registry, self._name)
@@ -108,6 +113,7 @@ class Worker:
             concurrency,
             [handler.name for handler in registry],
             f"tq {__version__}, Python {sys.version.split()[0]}",
+            dict(labels or {}),
         )
         registry.check()
 
@@ -163,7 +169,7 @@ class Worker:
         )
         await dispatcher.start(link)
         pulse = Pulse(dispatcher.unmarked)
-        steady = [asyncio.create_task(link.run()), asyncio.create_task(_tick(pulse, dispatcher, link))]
+        steady = [asyncio.create_task(link.run()), asyncio.create_task(self._tick(pulse, dispatcher, link))]
         self._keeper.start(pulse, self._identity)
         try:
             await self._until_time_to_leave(steady, dispatcher, link)
@@ -186,6 +192,15 @@ class Worker:
         for task in ended:
             task.result()
 
+    async def _tick(self, pulse: Pulse, dispatcher: Dispatcher, link: Link) -> None:
+        while True:
+            pulse.beat()
+            dispatcher.tick()
+            link.tick()
+            if self._state_file is not None:
+                self._state_file.note(asyncio.get_running_loop().time(), connected=link.is_open)
+            await asyncio.sleep(POLL_S if dispatcher.holdings.is_empty else _TICK_S)
+
     async def _drain(self, dispatcher: Dispatcher) -> None:
         """Take nothing more, and wait for what runs, as long as the drain may take."""
         dispatcher.leave()
@@ -207,6 +222,8 @@ class Worker:
             await asyncio.wait(steady)
             await self._keeper.stop()
             await self._pool.stop()
+            if self._state_file is not None:
+                self._state_file.remove()
 
     async def _leave_at_once(self, dispatcher: Dispatcher, link: Link) -> None:
         holdings = dispatcher.holdings
@@ -229,14 +246,6 @@ class Worker:
                 "left without a broker to take the outcomes of %d tasks: they will run again",
                 holdings.unsettled,
             )
-
-
-async def _tick(pulse: Pulse, dispatcher: Dispatcher, link: Link) -> None:
-    while True:
-        pulse.beat()
-        dispatcher.tick()
-        link.tick()
-        await asyncio.sleep(POLL_S if dispatcher.holdings.is_empty else _TICK_S)
 
 
 async def _until_queues_are_empty(dispatcher: Dispatcher, link: Link) -> None:

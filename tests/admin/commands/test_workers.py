@@ -11,7 +11,7 @@ from tq.core.worker import WorkerInfo, WorkerView
 def view(*, connected: bool = True, blocked_by: str | None = None, isolating: bool = False) -> WorkerView:
     return WorkerView(
         session=b"\x01" * 16,
-        info=WorkerInfo("w1", "host", 4_321, "async", 100, ["mail.send"]),
+        info=WorkerInfo("w1", "host", 4_321, "async", 100, ["mail.send"], "1", {"zone": "eu", "gpu": "a100"}),
         queues=["mail", "bills"],
         connected=connected,
         registered_at=Timestamp(0),
@@ -39,6 +39,7 @@ def test_a_worker_is_a_row() -> None:
         5,
         2,
         "mail, bills",
+        "gpu=a100, zone=eu",
         "1970-01-01 00:00:01Z",
         "connected",
     )

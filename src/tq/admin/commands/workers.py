@@ -8,7 +8,7 @@ from tq.core.worker import WorkerView
 def workers(*, operator: Operated) -> Answer:
     """List the live workers."""
     views = sorted(operator.client.workers(), key=lambda view: (view.info.name, view.session))
-    header = ("WORKER", "HOST", "PID", "POOL", "CONCURRENCY", "HELD", "STARTED", "QUEUES", "SEEN", "STATE")
+    header = ("WORKER", "HOST", "PID", "POOL", "CONCURRENCY", "HELD", "STARTED", "QUEUES", "LABELS", "SEEN", "STATE")
     return Answer(document(views), [Listing(header, [row(view) for view in views], "There are no workers.")])
 
 
@@ -23,6 +23,7 @@ def row(view: WorkerView) -> tuple[Cell, ...]:
         view.held,
         view.started,
         ", ".join(view.queues),
+        ", ".join(f"{key}={value}" for key, value in sorted(view.info.labels.items())),
         at(view.seen_at),
         _state(view),
     )
