@@ -43,6 +43,7 @@ PUBLIC: dict[str, list[str]] = {
         "TransportError",
         "UsageError",
         "__version__",
+        "add_task_fields",
         "current_task",
     ],
     "tq.client": [

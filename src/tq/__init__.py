@@ -21,7 +21,7 @@ from tq.core.version import __version__
 
 if TYPE_CHECKING:
     from tq.app.app import App
-    from tq.app.context import SoftTimeout, TaskContext, TaskContextFilter, current_task
+    from tq.app.context import SoftTimeout, TaskContext, TaskContextFilter, add_task_fields, current_task
     from tq.app.declared import DeclaredTask
     from tq.app.handle import Handle
     from tq.app.handler import TaskHandler
@@ -65,6 +65,7 @@ _HOMES = {
     "TaskCancelled": "tq.core.outcome",
     "TaskContext": "tq.app.context",
     "TaskContextFilter": "tq.app.context",
+    "add_task_fields": "tq.app.context",
     "TaskDead": "tq.core.outcome",
     "TaskError": "tq.core.outcome",
     "TaskHandler": "tq.app.handler",
@@ -109,6 +110,7 @@ __all__ = [
     "TransportError",
     "UsageError",
     "__version__",
+    "add_task_fields",
     "current_task",
 ]
 

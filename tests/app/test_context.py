@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from tq.app.context import TaskContext, TaskContextFilter, current_task, enter
+from tq.app.context import TaskContext, TaskContextFilter, add_task_fields, current_task, enter
 from tq.core.errors import UsageError
 from tq.core.ids import parse_id
 
@@ -104,13 +104,15 @@ def test_the_time_left_is_never_negative() -> None:
 
 def test_log_records_carry_the_task(caplog: pytest.LogCaptureFixture) -> None:
     caplog.handler.addFilter(TaskContextFilter())
-    caplog.handler.setFormatter(logging.Formatter("%(task_name)s %(task_id)s %(message)s"))
+    caplog.handler.setFormatter(
+        logging.Formatter("%(task_name)s %(task_id)s %(task_queue)s %(task_attempt)s %(message)s")
+    )
     log = logging.getLogger("shop")
 
     inside(context(), lambda: log.warning("inside"))
     log.warning("outside")
 
-    assert caplog.text == "mail.send 018f4e2c-0000-7000-8000-000000000000 inside\n- - outside\n"
+    assert caplog.text == "mail.send 018f4e2c-0000-7000-8000-000000000000 mail 2 inside\n- - - - outside\n"
 
 
 def test_the_loggers_own_records_carry_it_without_a_filter_and_anywhere(
@@ -123,3 +125,16 @@ def test_the_loggers_own_records_carry_it_without_a_filter_and_anywhere(
     logger.warning("from a thread of its own")
 
     assert caplog.text == "mail.send mail.send from a thread of its own\n"
+
+
+def test_an_entry_of_structlog_carries_the_task_and_keeps_what_it_says_itself() -> None:
+    entry = inside(context(), lambda: add_task_fields(None, "info", {"event": "sent", "task_name": "mine"}))
+
+    assert entry == {
+        "event": "sent",
+        "task_id": "018f4e2c-0000-7000-8000-000000000000",
+        "task_name": "mine",
+        "task_queue": "mail",
+        "task_attempt": 2,
+    }
+    assert add_task_fields(None, "info", {"event": "outside"}) == {"event": "outside"}

@@ -1,5 +1,6 @@
 """Logs: one line an entry, whoever wrote it."""
 
+import contextvars
 import io
 import json
 import logging
@@ -7,6 +8,7 @@ import logging
 import pytest
 import structlog
 
+from tq.app.context import TaskContext, add_task_fields, enter
 from tq.bin.logs import configure
 
 
@@ -51,18 +53,23 @@ def test_an_entry_of_the_standard_library_has_its_extras_as_fields() -> None:
     )
 
 
-def test_a_filter_may_add_fields() -> None:
-    class Adds(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            record.task_id = "018f"
-            return True
-
+def test_entries_of_both_kinds_say_which_task_they_were_said_in() -> None:
     stream = io.StringIO()
-    configure("info", "json", stream, [Adds()])
+    configure("info", "json", stream, [add_task_fields])
 
-    logging.getLogger("mail").info("sent")
+    def handler() -> None:
+        enter(TaskContext(bytes(16), "mail.send", "mail", 2, 0, 1, 0, 0.0, "w"))
+        logging.getLogger("mail").info("sent")
+        structlog.get_logger("mail").info("sent", task_queue="the entry's own")
 
-    assert json.loads(stream.getvalue())["task_id"] == "018f"
+    contextvars.copy_context().run(handler)
+    logging.getLogger("mail").info("outside")
+
+    standard, structured, outside = map(json.loads, stream.getvalue().splitlines())
+    task = {"task_id": "00000000-0000-0000-0000-000000000000", "task_name": "mail.send", "task_attempt": 2}
+    assert standard.items() >= {**task, "task_queue": "mail"}.items()
+    assert structured.items() >= {**task, "task_queue": "the entry's own"}.items()
+    assert not {"task_id", "task_name"} & outside.keys()
 
 
 @pytest.mark.parametrize("form", ["json", "console"])

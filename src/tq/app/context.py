@@ -9,7 +9,9 @@ Invariant: it is a context variable, so tasks that run side by side never see ea
 import asyncio
 import logging
 import time
+from collections.abc import MutableMapping
 from contextvars import ContextVar
+from typing import Any
 
 import msgspec
 
@@ -59,9 +61,19 @@ class TaskContext(msgspec.Struct, frozen=True, gc=False):
         return max(0.0, self.deadline - time.monotonic())
 
     @property
+    def fields(self) -> dict[str, object]:
+        """What a log entry says of the task: ``task_id``, ``task_name``, ``task_queue``, ``task_attempt``."""
+        return {
+            "task_id": self.id,
+            "task_name": self.name,
+            "task_queue": self.queue,
+            "task_attempt": self.attempt,
+        }
+
+    @property
     def logger(self) -> "logging.LoggerAdapter[logging.Logger]":
-        """A logger of the task's name whose records carry ``task_id`` and ``task_name``."""
-        return logging.LoggerAdapter(logging.getLogger(self.name), {"task_id": self.id, "task_name": self.name})
+        """A logger of the task's name whose records carry its `fields`."""
+        return logging.LoggerAdapter(logging.getLogger(self.name), self.fields)
 
 
 _current: ContextVar[TaskContext] = ContextVar("tq_task")
@@ -89,15 +101,31 @@ def enter(context: TaskContext) -> None:
 
 
 class TaskContextFilter(logging.Filter):
-    """Gives every record ``task_id`` and ``task_name``: put it on a log handler, use them in its format.
+    """Gives every record the `fields` of its task: put it on a log handler, use them in its format.
 
-    Outside a task both are ``-``.
+    Outside a task they are ``-``.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add the two attributes; every record passes."""
+        """Add the attributes; every record passes."""
         if not hasattr(record, "task_id"):  # else it comes from `TaskContext.logger`
             context = _current.get(None)
-            record.task_id = context.id if context else "-"
-            record.task_name = context.name if context else "-"
+            vars(record).update(context.fields if context else _NO_FIELDS)
         return True
+
+
+_NO_FIELDS = dict.fromkeys(("task_id", "task_name", "task_queue", "task_attempt"), "-")
+
+
+def add_task_fields(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add the `fields` of the running task to an entry: a processor of structlog.
+
+        structlog.configure(processors=[tq.add_task_fields, ...])
+
+    What the entry says itself stands; outside a task nothing is added.
+    """
+    context = _current.get(None)
+    if context is not None:
+        for name, value in context.fields.items():
+            entry.setdefault(name, value)
+    return entry

@@ -22,13 +22,13 @@ def configure(
     level: str,
     form: str,
     stream: TextIO | None = None,
-    filters: Iterable[logging.Filter] = (),
+    processors: Iterable[Processor] = (),
     *,
     colours: bool | None = None,
 ) -> None:
     """Send every entry of at least *level* to *stream* (default: standard error) as *form*, console or json.
 
-    Each of *filters* sees every entry first, and may add fields to it.  *colours* are for
+    Each of *processors* sees every entry where it is said, and may add fields to it.  *colours* are for
     the console; without a word they are there if *stream* is a terminal.  A second call
     replaces the first.
     """
@@ -36,6 +36,7 @@ def configure(
     colours = stream.isatty() if colours is None else colours
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
+        *processors,
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
@@ -60,8 +61,6 @@ def configure(
             ],
         )
     )
-    for each in filters:
-        handler.addFilter(each)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(threshold)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tq.app.app import App
 from tq.app.clients import dialer_of
-from tq.app.context import current_task
+from tq.app.context import add_task_fields
 from tq.bin import logs
 from tq.bin.application import ATTRIBUTE_DEFAULT, find_app
 from tq.core.errors import BrokerError, ConfigError, UsageError
@@ -61,7 +61,7 @@ def log_as(level: str, form: str, colours: str = "auto") -> None:
 
     *colours* are yes, no or auto; a child's standard error is a pipe to this process, which may have a terminal.
     """
-    logs.configure(level, form, filters=[_OfTask()], colours={"yes": True, "no": False}.get(colours))
+    logs.configure(level, form, processors=[add_task_fields], colours={"yes": True, "no": False}.get(colours))
 
 
 def child_logs(settings: WorkerSettings) -> list[str]:
@@ -188,17 +188,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ModuleNotFoundError:
         return None
     return uvloop.new_event_loop
-
-
-class _OfTask(logging.Filter):
-    """Adds to what is logged inside a task which one it is."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Add ``task_id`` and ``task_name``; every record passes."""
-        if not hasattr(record, "task_id"):
-            try:
-                task = current_task()
-            except UsageError:
-                return True
-            record.task_id, record.task_name = task.id, task.name
-        return True
