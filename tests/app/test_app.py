@@ -8,7 +8,7 @@ import pytest
 
 from tq.app.app import App
 from tq.app.handler import TaskHandler
-from tq.core.errors import ConfigError, UsageError
+from tq.core.errors import ConfigError, InvalidArguments, UsageError
 from tq.core.retry import RetryPolicy
 from tq.core.task import TaskSpec
 
@@ -239,3 +239,34 @@ def test_a_soft_timeout_is_the_handlers_own_and_not_sent() -> None:
     assert handler is not None
     assert handler.soft_timeout_s == 10
     assert task.spec == TaskSpec("work", timeout_ms=30_000)
+
+
+@pytest.mark.parametrize(
+    "redact, complaint",
+    [
+        ("password", "redact is a tuple of parameters' names"),
+        ((1,), "redact is a tuple of parameters' names"),
+        (("pasword",), "redact names pasword, which is no parameter; there are user, password"),
+    ],
+)
+def test_what_is_to_be_redacted_must_be_there(app: App, redact: Any, complaint: str) -> None:
+    def log_in(user: str, password: str) -> None: ...
+
+    with pytest.raises(UsageError, match=complaint):
+        app.task(name="log_in", redact=redact)(log_in)
+
+
+def test_a_keyword_that_only_a_call_names_can_be_redacted(app: App) -> None:
+    @app.task(name="log_in", redact=("password",))
+    def log_in(**credentials: int) -> None: ...
+
+    with pytest.raises(InvalidArguments, match=r"argument 'password'.*withheld"):
+        log_in.enqueue(password="x")  # type: ignore[arg-type]
+
+
+def test_a_call_of_a_batch_that_is_none_is_not_shown_where_something_is_redacted(app: App) -> None:
+    @app.task(name="log_in", redact=("password",))
+    def log_in(password: str) -> None: ...
+
+    with pytest.raises(InvalidArguments, match=r"got a str$"):
+        log_in.enqueue_many(["hunter2"])  # type: ignore[list-item]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -221,3 +223,47 @@ def test_a_plain_call_takes_the_short_way() -> None:
     calls._split = refuse
 
     assert calls.decode(payload) == (("a@b.c", "hi"), {})
+
+
+def log_in(user: str, password: int, *more: int, **others: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "args, kwargs, shown",
+    [
+        (("a", "hunter2"), {}, "argument 'password' (int)"),
+        (("a", 1, 2, "hunter2"), {}, "argument 'more[1]' (int)"),
+        (("a", 1), {"pin": "hunter2"}, "argument 'pin' (int)"),
+        (("a", {"hunter2": 1}), {}, "argument 'password' (int)"),
+        (("a", object()), {}, "argument 'password', of type object"),
+    ],
+)
+def test_no_text_shows_what_is_redacted(args: tuple[object, ...], kwargs: dict[str, object], shown: str) -> None:
+    calls = CallCodec(signature_of("login", log_in, frozenset({"password", "more", "pin"})), CODECS["msgpack"])
+
+    with pytest.raises((InvalidArguments, NotSerializable)) as caught:
+        calls.encode(args, kwargs)
+
+    text = "".join(traceback.format_exception(caught.value))
+    assert shown in text
+    assert "withheld" in text
+    assert "hunter2" not in text
+
+
+class Pin(Enum):
+    RIGHT = "1234"
+
+
+def unlock(pin: Pin, door: Pin) -> None: ...
+
+
+@pytest.mark.parametrize("wrong", ["9999"])  # not in the body: a traceback shows the lines of this file
+def test_what_a_library_quotes_is_told_of_what_is_not_redacted_only(wrong: str) -> None:
+    calls = CallCodec(signature_of("unlock", unlock, frozenset({"pin"})), CODECS["json"])
+
+    with pytest.raises(InvalidArguments) as redacted:
+        calls.encode((wrong, "1234"), {})
+    with pytest.raises(InvalidArguments, match=f"invalid enum value '{wrong}'"):
+        calls.encode(("1234", wrong), {})
+
+    assert wrong not in "".join(traceback.format_exception(redacted.value))

@@ -34,7 +34,7 @@ def test_every_option_reaches_the_spec() -> None:
 
 
 def test_the_options_of_a_spec_are_those_of_a_declaration() -> None:
-    assert set(OPTIONS) | {"name", "reject_on", "soft_timeout"} == set(Declaration.__annotations__)
+    assert set(OPTIONS) | {"name", "reject_on", "redact", "soft_timeout"} == set(Declaration.__annotations__)
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,12 @@ def test_a_record_of_an_older_writer_that_knew_fewer_fields_is_read() -> None:
     record = msgspec.msgpack.decode(older, type=TaskRecord)
 
     assert record == TaskRecord(RECORD_FORMAT, ID, TaskSpec("t"), b"p", 7)
+
+
+def test_what_is_shown_of_a_task_has_no_argument() -> None:
+    task = Task.build("login").args("hunter2").task()
+    record = TaskRecord(1, bytes(16), task.spec, task.payload, 0)
+
+    assert f"payload=<{len(task.payload)} bytes>" in repr(task)
+    assert f"payload=<{len(task.payload)} bytes>" in repr(record)
+    assert "hunter2" not in repr((task, record))

@@ -22,7 +22,7 @@ from tq.app.handle import Handle
 from tq.app.handler import TaskHandler, function_of, options_of
 from tq.app.middleware import Middleware
 from tq.app.naming import default_name
-from tq.app.options import Declaration, check_exceptions, check_soft_timeout, spec_with
+from tq.app.options import Declaration, check_exceptions, check_redact, check_soft_timeout, spec_with
 from tq.app.registry import Handler, Registry
 from tq.client import AsyncClient, Dialer, SyncClient
 from tq.core.errors import UsageError
@@ -134,9 +134,10 @@ class App:
         if name is None:
             name = default_name(named_by)
         reject_on = check_exceptions(name, options.pop("reject_on", ()))
+        redact = check_redact(name, function, options.pop("redact", ()))
         soft_timeout = options.pop("soft_timeout", None)
         spec = spec_with(TaskSpec(name), options)
-        handler = Handler(function, spec, reject_on, check_soft_timeout(spec, soft_timeout))
+        handler = Handler(function, spec, reject_on, check_soft_timeout(spec, soft_timeout), redact)
         self.registry.add(handler)
         return DeclaredTask(handler, handler.spec, self._clients)
 

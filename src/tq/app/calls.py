@@ -24,6 +24,8 @@ from tq.core.errors import InvalidArguments, NotSerializable, UsageError
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _astuple = msgspec.structs.astuple
+# In the place of a library's complaint, which may quote the value.
+_WITHHELD = "the value does not fit (and is withheld: the task redacts it)"
 _NoKwargs = msgspec.defstruct("_NoKwargs", [], forbid_unknown_fields=True, gc=False)
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -38,9 +40,11 @@ class Signature(NamedTuple):
     parameters: inspect.Signature
     types: dict[str, Any]
     returns: Any
+    redact: frozenset[str] = frozenset()
+    """The parameters, or keywords of ``**kwargs``, whose values no error may show."""
 
 
-def signature_of(task: str, function: Callable[..., Any]) -> Signature:
+def signature_of(task: str, function: Callable[..., Any], redact: frozenset[str] = frozenset()) -> Signature:
     """Read the signature of *function*, annotations given as text resolved.
 
     Raises:
@@ -60,7 +64,7 @@ def signature_of(task: str, function: Callable[..., Any]) -> Signature:
     returns = hints.get("return", written.return_annotation)
     parameters = written.replace(parameters=resolved, return_annotation=returns)
     types = {name: hints.get(name, Any) for name in written.parameters}
-    return Signature(task, parameters, types, hints.get("return", Any))
+    return Signature(task, parameters, types, hints.get("return", Any), redact)
 
 
 class CallCodec:
@@ -90,7 +94,11 @@ class CallCodec:
         try:
             payload = self._codec.encode((args, kwargs))
         except NotEncodable as error:
-            raise self._unserializable(args, kwargs, error) from error
+            refusal = self._unserializable(args, kwargs, error)
+            if self._signature.redact:
+                # The library's own error, which would be shown as the cause, may quote the value.
+                raise refusal from None
+            raise refusal from error
         self.decode(payload)
         return payload
 
@@ -178,10 +186,10 @@ class CallCodec:
         try:
             return decode(self._decoders[name], raw)
         except NotDecodable as error:
-            raise InvalidArguments(
-                f"task {self._signature.task!r}: argument {shown!r} "
-                f"({_spelled(self._signature.types[name])}): {_at(error, shown)}"
-            ) from error
+            what = f"task {self._signature.task!r}: argument {shown!r} ({_spelled(self._signature.types[name])})"
+            if {name, shown} & self._signature.redact:
+                raise InvalidArguments(f"{what}: {_WITHHELD}") from None
+            raise InvalidArguments(f"{what}: {_at(error, shown)}") from error
 
     def _unserializable(self, args: Sequence[Any], kwargs: Mapping[str, Any], whole: NotEncodable) -> NotSerializable:
         """Return the error that names the first argument without an encoding."""
@@ -191,9 +199,10 @@ class CallCodec:
             try:
                 self._codec.encode(value)
             except NotEncodable as error:
+                why = _WITHHELD if name in self._signature.redact else error
                 return NotSerializable(
                     f"task {self._signature.task!r}: argument {name!r}, {_type_name(value)}, "
-                    f"cannot be encoded as {self._codec.name}: {error}"
+                    f"cannot be encoded as {self._codec.name}: {why}"
                 )
         return NotSerializable(
             f"task {self._signature.task!r}: its arguments cannot be encoded as {self._codec.name}: {whole}"

@@ -124,10 +124,13 @@ class DeclaredTask(Generic[P, C, R]):
                 case _:
                     raise InvalidArguments(
                         f"task {self.name!r}: call number {number} of a batch must be a tuple of "
-                        f"positional or a mapping of named arguments; got {call!r}"
+                        f"positional or a mapping of named arguments; got {self._shown(call)}"
                     )
             tasks.append(Task(self.spec, payload))
         return tasks
+
+    def _shown(self, call: object) -> str:
+        return f"a {type(call).__name__}" if self._handler.redact else repr(call)
 
     def _handle(self, task_id: TaskId) -> Handle[R]:
         return Handle(task_id, self._clients, self._handler.decode_result)

@@ -46,6 +46,7 @@ class TaskHandler:
     codec: ClassVar[str]
     soft_timeout: ClassVar[float]
     reject_on: ClassVar[Exceptions]
+    redact: ClassVar[tuple[str, ...]]
 
     run: Callable[..., Any]
 

@@ -3,7 +3,9 @@
 Times are in seconds here, as people write them, and in milliseconds in a `TaskSpec`.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from inspect import Parameter
 from typing import Any, TypedDict
 
 import msgspec
@@ -43,6 +45,8 @@ class Declaration(Options, total=False):
     """After how many seconds `SoftTimeout` is raised in the handler; never by default."""
     reject_on: "Exceptions"
     """Exceptions after which the task is not tried again but goes to the dead letter."""
+    redact: tuple[str, ...]
+    """Parameters whose values no log entry, error or failure of ours may show; none by default."""
 
 
 Exceptions = tuple[type[BaseException], ...]
@@ -123,3 +127,23 @@ def check_soft_timeout(spec: TaskSpec, soft_timeout: Any) -> float | None:
         f"task {spec.name!r}: soft_timeout must be above 0 and below the timeout of {timeout:g} seconds; "
         f"got {soft_timeout!r}"
     )
+
+
+def check_redact(task: str, function: Callable[..., Any], redact: Any) -> frozenset[str]:
+    """Return the names in *redact* if they are parameters of *function*.
+
+    Raises:
+        UsageError: One is not: what it was to hide would be shown.
+    """
+    if not isinstance(redact, tuple) or not all(isinstance(name, str) for name in redact):
+        raise UsageError(f"task {task!r}: redact is a tuple of parameters' names, as ('password',); got {redact!r}")
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return frozenset(redact)
+    unknown = [name for name in redact if name not in parameters]
+    if unknown:
+        raise UsageError(
+            f"task {task!r}: redact names {', '.join(unknown)}, which is no parameter; there are "
+            f"{', '.join(parameters) or 'none'}"
+        )
+    return frozenset(redact)

@@ -21,10 +21,11 @@ class Handler:
 
     ``function`` is what a worker calls, and awaits if ``is_async``; an exception of a
     type in ``reject_on`` means that trying again is of no use; after ``soft_timeout_s``
-    `SoftTimeout` is raised in it.
+    `SoftTimeout` is raised in it.  The values of the parameters in ``redact`` are in no
+    text of ours.
     """
 
-    __slots__ = ("_calls", "_signature", "function", "is_async", "reject_on", "soft_timeout_s", "spec")
+    __slots__ = ("_calls", "_signature", "function", "is_async", "redact", "reject_on", "soft_timeout_s", "spec")
 
     def __init__(
         self,
@@ -32,12 +33,14 @@ class Handler:
         spec: TaskSpec,
         reject_on: tuple[type[BaseException], ...] = (),
         soft_timeout_s: float | None = None,
+        redact: frozenset[str] = frozenset(),
     ) -> None:
         self.function = function
         self.spec = spec
         self.is_async = inspect.iscoroutinefunction(function)
         self.reject_on = reject_on
         self.soft_timeout_s = soft_timeout_s
+        self.redact = redact
         # Both are made at the first use: an annotation may name what is defined further down its module.
         self._signature: Signature | None = None
         self._calls: dict[str, CallCodec] = {}
@@ -85,7 +88,7 @@ class Handler:
             return known
         # Two threads may both come here: they make the same, and one of the two is kept.
         if self._signature is None:
-            self._signature = signature_of(self.name, self.function)
+            self._signature = signature_of(self.name, self.function, self.redact)
         return self._calls.setdefault(codec, CallCodec(self._signature, codec_named(codec)))
 
 

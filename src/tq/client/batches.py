@@ -177,7 +177,7 @@ class FrameCutter:
             self._good = spec
         if type(task.payload) is not bytes:
             return ErrorCode.INVALID_ARGUMENT, (
-                f"task {spec.name!r}: a payload is bytes, as Task.build makes them; got {task.payload!r:.100}"
+                f"task {spec.name!r}: a payload is bytes, as Task.build makes them; got a {type(task.payload).__name__}"
             )
         if len(task.payload) > limits.payload_bytes_max:
             return ErrorCode.PAYLOAD_TOO_LARGE, (

@@ -95,6 +95,10 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     id: TaskId | None = None
 
+    def __repr__(self) -> str:
+        """Show no argument: some are secret, and it ends up in logs."""
+        return f"Task({self.spec!r}, payload=<{len(self.payload)} bytes>, id={self.id!r})"
+
     @classmethod
     def build(cls, name: str) -> "TaskBuilder":
         """Start a task by its handler's name: ``Task.build("mail.send").args("a@b.c").priority("high").task()``."""
@@ -188,6 +192,10 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
     attempts: int = 0
     losses: int = 0
     last_failure: TaskFailure | None = None
+
+    def __repr__(self) -> str:
+        """Show no argument, as a `Task` does not."""
+        return f"TaskRecord(id={self.id!r}, name={self.spec.name!r}, payload=<{len(self.payload)} bytes>)"
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -33,6 +33,10 @@ class Delivered(msgspec.Struct, array_like=True, gc=False):
     attempts: int = 0
     losses: int = 0
 
+    def __repr__(self) -> str:
+        """Show no argument: some are secret, and it ends up in logs."""
+        return f"Delivered(id={self.id!r}, payload=<{len(self.payload)} bytes>, attempts={self.attempts})"
+
 
 class Plan:
     """What the worker knows of all tasks with one spec: how to call the handler, and for how long.
