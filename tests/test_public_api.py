@@ -13,6 +13,7 @@ import tq
 
 PUBLIC: dict[str, list[str]] = {
     "tq": [
+        "PROVIDED",
         "App",
         "BrokerError",
         "BrokerUnavailable",

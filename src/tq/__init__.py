@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tq.app.declared import DeclaredTask
     from tq.app.handle import Handle
     from tq.app.handler import TaskHandler
+    from tq.app.lifespan import PROVIDED
     from tq.app.middleware import Middleware
     from tq.client.errors import EnqueueRefused, ResultTimeout
     from tq.core.errors import (
@@ -56,6 +57,7 @@ _HOMES = {
     "InvalidArguments": "tq.core.errors",
     "Middleware": "tq.app.middleware",
     "NotSerializable": "tq.core.errors",
+    "PROVIDED": "tq.app.lifespan",
     "Reject": "tq.core.outcome",
     "ResultTimeout": "tq.client.errors",
     "Retry": "tq.core.outcome",
@@ -80,6 +82,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "PROVIDED",
     "App",
     "BrokerError",
     "BrokerUnavailable",

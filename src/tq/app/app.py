@@ -20,6 +20,7 @@ from tq.app.codec import CODECS, codec_named, decode
 from tq.app.declared import DeclaredTask, task_id_of
 from tq.app.handle import Handle
 from tq.app.handler import TaskHandler, function_of, options_of
+from tq.app.lifespan import Hook
 from tq.app.middleware import Middleware
 from tq.app.naming import default_name
 from tq.app.options import Declaration, check_exceptions, check_redact, check_soft_timeout, spec_with
@@ -32,6 +33,7 @@ from tq.core.task import Task, TaskSpec
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+Hooked = TypeVar("Hooked", bound=Callable[..., Any])
 
 
 class Decorator(Protocol):
@@ -125,6 +127,30 @@ class App:
         if not isinstance(handler, TaskHandler):
             raise UsageError(f"app.register takes an instance of a subclass of TaskHandler; got {handler!r}")
         return self._declare(function_of(handler), type(handler), options_of(handler))
+
+    def on_worker_start(self, function: Hooked) -> Hooked:
+        """Declare a function that runs in each process of a worker that runs handlers, before its first task.
+
+        It is ``def`` or ``async def``, or a generator that yields once: the rest of it runs
+        when the process stops.  What it returns or yields is given to parameters with the
+        same annotation and the default `PROVIDED`.  Hooks run in the order of their declaration.
+
+        Raises:
+            UsageError: It is no function, or has a parameter that is not provided.
+        """
+        self.registry.hooks.at_start.append(Hook(function))
+        return function
+
+    def on_worker_stop(self, function: Hooked) -> Hooked:
+        """Declare a function, ``def`` or ``async def``, that runs in each such process after its last task.
+
+        The last one declared runs first; a process that is killed runs none.
+
+        Raises:
+            UsageError: As `on_worker_start` does.
+        """
+        self.registry.hooks.at_stop.append(Hook(function))
+        return function
 
     def _declare(
         self, function: Callable[..., Any], named_by: Callable[..., Any], options: dict[str, Any]

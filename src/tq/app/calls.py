@@ -11,7 +11,6 @@ Invariant: what `CallCodec.encode` returns, `CallCodec.decode` accepts.
 """
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tq.app.codec import Codec, NotDecodable, NotEncodable, decode
+from tq.app.lifespan import PROVIDED, resolved, spelled
 from tq.core.errors import InvalidArguments, NotSerializable, UsageError
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -50,20 +50,15 @@ def signature_of(task: str, function: Callable[..., Any], redact: frozenset[str]
     Raises:
         UsageError: An annotation names what does not exist at run time.
     """
+    hints = resolved(f"task {task!r}", function)
     written = inspect.signature(function)
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except Exception as error:
-        raise UsageError(
-            f"task {task!r}: its annotations cannot be resolved ({error}); "
-            "arguments are checked against them, so import the types they name at run time, "
-            "not under TYPE_CHECKING, and at the top of the module"
-        ) from error
+    # What a worker provides is none of the caller's business.
+    asked_for = [p for p in written.parameters.values() if p.default is not PROVIDED]
     # Annotations that were text are shown as what they mean.
-    resolved = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in written.parameters.values()]
+    shown = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in asked_for]
     returns = hints.get("return", written.return_annotation)
-    parameters = written.replace(parameters=resolved, return_annotation=returns)
-    types = {name: hints.get(name, Any) for name in written.parameters}
+    parameters = written.replace(parameters=shown, return_annotation=returns)
+    types = {p.name: hints.get(p.name, Any) for p in asked_for}
     return Signature(task, parameters, types, hints.get("return", Any), redact)
 
 
@@ -141,7 +136,7 @@ class CallCodec:
         except NotDecodable as error:
             raise UsageError(
                 f"task {self._signature.task!r} returned what its annotation "
-                f"{_spelled(self._signature.returns)} does not allow: {_at(error, 'result')}"
+                f"{spelled(self._signature.returns)} does not allow: {_at(error, 'result')}"
             ) from error
 
     def _decode_one_by_one(self, payload: bytes) -> Arguments:
@@ -186,7 +181,7 @@ class CallCodec:
         try:
             return decode(self._decoders[name], raw)
         except NotDecodable as error:
-            what = f"task {self._signature.task!r}: argument {shown!r} ({_spelled(self._signature.types[name])})"
+            what = f"task {self._signature.task!r}: argument {shown!r} ({spelled(self._signature.types[name])})"
             if {name, shown} & self._signature.redact:
                 raise InvalidArguments(f"{what}: {_WITHHELD}") from None
             raise InvalidArguments(f"{what}: {_at(error, shown)}") from error
@@ -213,7 +208,7 @@ class CallCodec:
             return self._codec.decoder(kind)
         except TypeError as error:
             raise UsageError(
-                f"task {self._signature.task!r}: {what} is annotated {_spelled(kind)}, "
+                f"task {self._signature.task!r}: {what} is annotated {spelled(kind)}, "
                 f"which {self._codec.name} cannot be decoded to: {error}"
             ) from error
 
@@ -247,11 +242,6 @@ def _at(error: NotDecodable, name: str) -> str:
     text = str(error)
     text = text[:1].lower() + text[1:]
     return text if error.path == "$" else f"{text} at {name}{error.path[1:]}"
-
-
-def _spelled(kind: Any) -> str:
-    """Return an annotation as one would write it."""
-    return kind.__qualname__ if type(kind) is type else str(kind).replace("typing.", "")
 
 
 def _type_name(value: Any) -> str:

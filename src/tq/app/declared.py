@@ -46,7 +46,16 @@ class DeclaredTask(Generic[P, C, R]):
         return self.spec.name
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
-        """Call the plain function, here and now: nothing is enqueued."""
+        """Call the plain function, here and now: nothing is enqueued.
+
+        Raises:
+            UsageError: Nobody gives it what a worker would provide: pass it by its name.
+        """
+        if missing := self._handler.provided - kwargs.keys():
+            raise UsageError(
+                f"task {self.name!r}: {', '.join(sorted(missing))} is provided by a worker only; "
+                f"pass it by its name to call the function here"
+            )
         return self._handler.function(*args, **kwargs)  # type: ignore[no-any-return]
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tq.app.calls import Arguments, CallCodec, Signature, signature_of
 from tq.app.codec import codec_named
+from tq.app.lifespan import Hooks, provided_names, provided_types
 from tq.app.middleware import Middleware
 from tq.core.errors import UsageError
 from tq.core.task import TaskSpec
@@ -22,10 +23,20 @@ class Handler:
     ``function`` is what a worker calls, and awaits if ``is_async``; an exception of a
     type in ``reject_on`` means that trying again is of no use; after ``soft_timeout_s``
     `SoftTimeout` is raised in it.  The values of the parameters in ``redact`` are in no
-    text of ours.
+    text of ours; those in ``provided`` are given by hooks of the worker.
     """
 
-    __slots__ = ("_calls", "_signature", "function", "is_async", "redact", "reject_on", "soft_timeout_s", "spec")
+    __slots__ = (
+        "_calls",
+        "_signature",
+        "function",
+        "is_async",
+        "provided",
+        "redact",
+        "reject_on",
+        "soft_timeout_s",
+        "spec",
+    )
 
     def __init__(
         self,
@@ -41,6 +52,7 @@ class Handler:
         self.reject_on = reject_on
         self.soft_timeout_s = soft_timeout_s
         self.redact = redact
+        self.provided = provided_names(f"task {spec.name!r}", function)
         # Both are made at the first use: an annotation may name what is defined further down its module.
         self._signature: Signature | None = None
         self._calls: dict[str, CallCodec] = {}
@@ -49,6 +61,14 @@ class Handler:
     def name(self) -> str:
         """The task's name."""
         return self.spec.name
+
+    def provided_types(self) -> dict[str, Any]:
+        """Return the annotations of the parameters in ``provided``.
+
+        Raises:
+            UsageError: One has none, or they cannot be resolved.
+        """
+        return provided_types(f"task {self.name!r}", self.function) if self.provided else {}
 
     def decode(self, payload: bytes, codec: str) -> Arguments:
         """Return the (args, kwargs) in *payload*, as the annotations have them.
@@ -93,10 +113,11 @@ class Handler:
 
 
 class Registry:
-    """The handlers of an app, by the names of their tasks, and the ``middleware`` around them all."""
+    """The handlers of an app, by the names of their tasks, the ``middleware`` around them all, and the ``hooks``."""
 
     def __init__(self, middleware: Iterable[Middleware] = ()) -> None:
         self.middleware = tuple(middleware)
+        self.hooks = Hooks()
         self._handlers: dict[str, Handler] = {}
 
     def add(self, handler: Handler) -> None:
@@ -121,10 +142,11 @@ class Registry:
         """Resolve every task's annotations now; a worker does so at its start.
 
         Raises:
-            UsageError: An annotation cannot be resolved or decoded.
+            UsageError: An annotation cannot be resolved or decoded, or nobody provides what a task needs.
         """
         for handler in self._handlers.values():
             handler.calls(handler.spec.codec)
+        self.hooks.check({handler.name: handler.provided_types() for handler in self._handlers.values()})
 
     def __iter__(self) -> Iterator[Handler]:
         return iter(list(self._handlers.values()))

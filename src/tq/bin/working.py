@@ -20,6 +20,7 @@ from tq.bin.application import ATTRIBUTE_DEFAULT, find_app
 from tq.core.errors import BrokerError, ConfigError, UsageError
 from tq.core.queue import DEFAULT_QUEUE
 from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_labels, parse_queues
+from tq.worker.lifespan import HookFailed
 from tq.worker.state import StateFile, ailment, default_path
 from tq.worker.worker import Worker
 
@@ -142,6 +143,9 @@ async def _run(settings: WorkerSettings, app: App) -> Exit:
         await worker.run()
     except BrokerError as error:
         _log.error("the broker refuses this worker: %s (%s)", error, error.code.value)
+        return Exit.FAILED
+    except HookFailed as failure:
+        _log.error("the worker cannot start", exc_info=failure.__cause__)
         return Exit.FAILED
     return Exit.OK
 

@@ -8,7 +8,11 @@ Invariant: an assignment is named by (token, index), as on the wire, and an outc
 one that is GONE is dropped.
 """
 
+import functools
+from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -42,7 +46,7 @@ class Plan:
     """What the worker knows of all tasks with one spec: how to call the handler, and for how long.
 
     ``is_known`` is false for a task that this program does not declare, ``is_proven``
-    until one such task has come to an end in this process.
+    until one such task has come to an end in this process.  *provided* is what hooks give, by annotation.
     """
 
     __slots__ = (
@@ -61,7 +65,9 @@ class Plan:
         "timeout_s",
     )
 
-    def __init__(self, spec: TaskSpec, handler: Handler | None) -> None:
+    def __init__(
+        self, spec: TaskSpec, handler: Handler | None, provided: Mapping[Any, Any] = MappingProxyType({})
+    ) -> None:
         self.spec = spec
         self.name = spec.name
         self.codec = spec.codec
@@ -72,6 +78,9 @@ class Plan:
         self.soft_timeout_s = None if handler is None else handler.soft_timeout_s
         if handler is not None:
             self.function = handler.function
+            if handler.provided:
+                values = {name: provided[kind] for name, kind in handler.provided_types().items() if kind in provided}
+                self.function = functools.partial(handler.function, **values)
             self.is_async = handler.is_async
             self.reject_on = handler.reject_on
             self.decode = handler.decode

@@ -28,7 +28,7 @@ Invariant: nothing that a handler does, but killing the process, leaves `run` or
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,13 @@ class Executor:
     """Knows the handlers and calls them.  Used by one event loop, or by many threads at once.
 
     ``worker`` is the worker's name, for the context.  ``result_bytes_max`` is the longest
-    result that the broker takes, as it says in its `Welcome`.
+    result that the broker takes, as it says in its `Welcome`.  ``provided`` is what the
+    app's hooks give to handlers, by annotation; it is set before the first task.
     """
 
     def __init__(self, registry: Registry, worker: str) -> None:
         self.result_bytes_max = PAYLOAD_BYTES_DEFAULT_MAX
+        self.provided: Mapping[Any, Any] = {}
         self._registry = registry
         self._chain = Chain(registry.middleware) if registry.middleware else None
         self._worker = worker
@@ -143,7 +145,7 @@ class Executor:
             decoded = _spec.decode(encoded)
             if len(self._plans) >= _PLANS_MAX:
                 self._plans.clear()
-            plan = self._plans[encoded] = Plan(decoded, self._registry.get(decoded.name))
+            plan = self._plans[encoded] = Plan(decoded, self._registry.get(decoded.name), self.provided)
         return plan
 
     def _enter(self, work: Assignment) -> TaskContext:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from tq import __version__
+from tq.app.lifespan import Hooks
 from tq.app.registry import Registry
 from tq.client.dialer import Dialer
 from tq.core.errors import ConfigError
@@ -27,6 +28,7 @@ from tq.worker.dispatcher import Dispatcher
 from tq.worker.executor import Executor
 from tq.worker.identity import Identity
 from tq.worker.keeper import POLL_S, Keeper, Pulse, ThreadKeeper
+from tq.worker.lifespan import Lifespan
 from tq.worker.link import Link
 from tq.worker.pools.aio import AsyncPool
 from tq.worker.pools.pool import Pool
@@ -102,6 +104,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
         self._executor = Executor(registry, self._name)
+        # Hooks run where handlers do: those of the process pool in its children.
+        self._lifespan = Lifespan(Hooks() if pool == "process" else registry.hooks)
         upbringing = Upbringing(app, child_logs, max_tasks_per_child, max_memory_per_child) if app else None
         self._pool = self._make_pool(pool, concurrency, upbringing)
         self._concurrency, self._prefetch = concurrency, prefetch
@@ -155,7 +159,16 @@ class Worker:
         Raises:
             BrokerError: The broker refuses the queues.
             ConfigError: A child process cannot be started, or cannot import the app.
+            HookFailed: A hook of the app raised at the start.
         """
+        await self._lifespan.start()
+        self._executor.provided = self._lifespan.provided
+        try:
+            await self._work()
+        finally:
+            await asyncio.create_task(self._lifespan.stop())
+
+    async def _work(self) -> None:
         clock = asyncio.get_running_loop().time
         dispatcher = Dispatcher(self._pool, self._executor, self._concurrency, self._prefetch, clock)
         link = Link(

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tq.app.app import App
 from tq.app.context import SoftTimeout, TaskContext, current_task
+from tq.app.lifespan import PROVIDED
 from tq.app.middleware import Middleware
 
 
@@ -23,7 +25,24 @@ class Note(Middleware):
 
 
 noted: list[str] = []
+SAY_CLOSED = "TESTS_SAY_CLOSED"
 app = App("memory:", middleware=[Note()])
+
+
+class Opened(list[str]):
+    """What the hook below opens."""
+
+
+@app.on_worker_start
+async def opened() -> AsyncIterator[Opened]:
+    yield Opened([f"opened in {os.getpid()}"])
+    if said_at := os.environ.get(SAY_CLOSED):
+        _say(said_at, "closed")
+
+
+@app.task(name="opened")
+async def what_was_opened(*, opened: Opened = PROVIDED) -> list[str]:
+    return list(opened)
 
 
 @app.task(name="pid")

@@ -16,7 +16,7 @@ import msgspec
 import psutil
 import pytest
 
-from tests.worker.pools.app_under_test import app
+from tests.worker.pools.app_under_test import SAY_CLOSED, app
 from tests.worker.pools.ends import Ends, running
 from tq.core.errors import ConfigError
 from tq.worker.assignment import Assignment, Failed, Outcome, Stop
@@ -281,6 +281,18 @@ async def test_the_apps_middleware_runs_where_its_handlers_do() -> None:
         await it.result("double", 4)
 
         assert await it.result("noted") == ["double", "noted"]
+
+
+async def test_the_apps_hooks_run_in_each_child_and_are_undone_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SAY_CLOSED, str(tmp_path / "said"))
+    async with pool() as it:
+        child = await it.result("pid")
+
+        assert await it.result("opened") == [f"opened in {child}"]
+
+    assert _lines(tmp_path / "said") == [f"closed {child}"]
 
 
 async def test_handlers_find_an_empty_standard_input() -> None:

@@ -24,6 +24,7 @@ from tq.app.registry import Registry
 from tq.protocol.frames import Frame, FrameReader, encode_frame
 from tq.worker.assignment import Assignment
 from tq.worker.executor import Executor, reminded, stopped
+from tq.worker.lifespan import Lifespan
 from tq.worker.pools.driver import Driver
 from tq.worker.pools.memory import resident_bytes
 from tq.worker.pools.pipe import Kind, Setup, decode_run, decode_setup, decode_stop, encode, ended
@@ -65,17 +66,23 @@ class Child:
                 # First, as in the parent: what the app says while it is imported is logged like the rest.
                 _log_as_told(*setup.logs)
             registry = _import_app(setup)
+            lifespan = Lifespan(registry.hooks)
+            if not registry.hooks.is_empty:
+                self._driver(lifespan.start())
         except BaseException:  # noqa: BLE001  # another's code; the parent reports it
             self._send(Kind.BROKEN, 0, encode(traceback.format_exc()))
             return
         if not setup.logs:
             _log_text(setup.log_level)
         executor = Executor(registry, setup.worker)
+        executor.provided = lifespan.provided
         driver = self._driver
         self._tells_memory = setup.tells_memory
         self._send(Kind.READY, 0)
         while (frame := self._inbox.get()) is not None:
             self._run(frame, executor, driver)
+        if not registry.hooks.is_empty:
+            driver(lifespan.stop())
         driver.close()
 
     def _run(self, frame: Frame, executor: Executor, driver: Driver) -> None:

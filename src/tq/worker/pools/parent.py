@@ -106,7 +106,7 @@ class ParentEnd(asyncio.Protocol):
                     self.ready.set_result(None)
                     self._is_idle(self)
                 case Kind.BROKEN:
-                    text = f"a child process cannot import the app:\n\n{decode_text(frame.body).rstrip()}"
+                    text = f"a child process cannot start the app:\n\n{decode_text(frame.body).rstrip()}"
                     self.is_broken = True
                     self.ready.set_exception(ConfigError(text))
                 case Kind.SETUP | Kind.RUN | Kind.REMIND | Kind.STOP:
