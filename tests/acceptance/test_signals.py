@@ -1,5 +1,6 @@
 """Signals: what runs is let end, what waits goes back, nothing is lost or done twice."""
 
+import os
 import signal
 import time
 from functools import partial
@@ -7,7 +8,7 @@ from functools import partial
 import pytest
 
 from tests.acceptance import handlers
-from tests.acceptance.fleet import ON_BOTH, Fleet, until
+from tests.acceptance.fleet import ON_BOTH, Fleet, WorkerProcess, until
 from tests.acceptance.load import ATTEMPTS, Producer, check_all_ended_as_meant
 
 POOLS = ["async", "thread", "process"]
@@ -158,3 +159,76 @@ def test_a_check_tells_a_worker_that_works_from_one_that_does_not_and_needs_no_b
 
     assert (before, connected, without_a_broker, check()) == (1, 0, 0, 1)
     assert "zone=eu" in listed
+
+
+def _workers(fleet: Fleet) -> dict[str, int]:
+    return {view.info.name: view.info.pid for view in fleet.app.client.workers() if view.connected}
+
+
+@pytest.fixture
+def two(fleet: Fleet) -> WorkerProcess:
+    """A worker of two processes, both connected."""
+    fleet.broker(lease_ms=2_000, heartbeat_ms=300)
+    supervisor = fleet.worker(name="two", processes=2, concurrency=1)
+    until(lambda: sorted(_workers(fleet)) == ["two-1", "two-2"])
+    return supervisor
+
+
+def test_a_worker_process_that_dies_is_replaced_and_the_others_work_on(fleet: Fleet, two: WorkerProcess) -> None:
+    before = _workers(fleet)
+
+    os.kill(before["two-1"], signal.SIGKILL)
+    until(lambda: _workers(fleet).get("two-1", before["two-1"]) != before["two-1"], what="another takes its place")
+
+    assert _workers(fleet)["two-2"] == before["two-2"]
+    assert f"worker process {before['two-1']} (number 1) ended: signal 9; another starts in 1 s" in two.log
+    assert two.terminate() == 0
+
+
+def test_a_signal_to_every_process_at_once_lets_what_runs_end(fleet: Fleet, two: WorkerProcess) -> None:
+    running = fleet.bind(handlers.GATED["async"]).enqueue(str(fleet.directory), "g")
+    until(lambda: fleet.executions("g"))
+
+    os.killpg(two.pid, signal.SIGTERM)
+    until(lambda: len(_workers(fleet)) == 1, what="the idle one leaves")
+    (left,) = _workers(fleet)
+    (fleet.directory / left).touch()
+
+    assert two.wait() == 0
+    assert running.result(timeout=5) == left
+    assert "leaving at once" not in two.log
+
+
+def test_a_second_signal_to_the_supervisor_makes_all_leave_at_once(fleet: Fleet, two: WorkerProcess) -> None:
+    handle = fleet.bind(handlers.GATED["async"]).enqueue(str(fleet.directory), "g")
+    until(lambda: fleet.executions("g"))
+
+    two.tell(signal.SIGINT)
+    until(lambda: "stopping: what runs has 30 s to end" in two.log)
+    two.tell(signal.SIGINT)
+
+    assert two.wait(10) == 0
+    assert handle.status().attempts == 1
+
+
+def test_worker_processes_leave_when_their_supervisor_is_killed(fleet: Fleet, two: WorkerProcess) -> None:
+    two.kill()
+
+    until(lambda: not _workers(fleet))
+
+
+def test_several_processes_end_a_burst_together(fleet: Fleet) -> None:
+    fleet.broker()
+    handles = fleet.bind(handlers.echo).enqueue_many([(f"e{number}",) for number in range(20)])
+
+    worker = fleet.worker_program(processes=2, burst=True).launch()
+
+    assert worker.wait() == 0
+    assert [handle.result(timeout=1) for handle in handles] == [f"e{number}" for number in range(20)]
+
+
+def test_an_app_that_is_not_there_ends_the_supervisor(fleet: Fleet) -> None:
+    worker = fleet.worker_program(app="nowhere_to_be_found", processes=2).launch()
+
+    assert worker.wait() == 2
+    assert "there is no module 'nowhere_to_be_found'" in worker.log

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from tq.app.app import App
-from tq.bin.working import Exit, check, child_logs, concurrency, served, state_path
+from tq.bin.working import Exit, check, child_logs, concurrency, one_of, served, state_paths
 from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings
 from tq.worker.state import StateFile
 
@@ -72,8 +72,23 @@ def test_a_check_finds_the_worker_by_its_name_or_by_its_app(
     before = check(named), check(unnamed)
 
     for settings in (named, unnamed):
-        StateFile(state_path(settings), "w").note(1.0, connected=True)
+        StateFile(state_paths(settings)[0], "w").note(1.0, connected=True)
 
     assert before == (Exit.FAILED, Exit.FAILED)
     assert (check(named), check(unnamed)) == (Exit.OK, Exit.OK)
     assert "worker-mail-1.json: no worker of this name runs here" in capsys.readouterr().out
+
+
+def test_each_of_several_processes_has_its_name_and_its_signs_of_life(tmp_path: Path) -> None:
+    settings = WorkerSettings(app="mail", name="m", processes=2, state_file=tmp_path / "m.json")
+    nothing = check(settings)
+
+    for number in (1, 2):
+        (path,) = state_paths(one_of(settings, number))
+        StateFile(path, "w").note(1.0, connected=True)
+
+    assert nothing == Exit.FAILED
+    assert check(settings) == Exit.OK
+    assert [one_of(settings, number).name for number in (1, 2)] == ["m-1", "m-2"]
+    assert one_of(WorkerSettings(app="mail", processes=2), 2).name is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m-1.json", "m-2.json"]

@@ -5,7 +5,8 @@
     2  a flag, a variable or the settings file is wrong, or the app cannot be imported
 
 The first signal lets what runs end within ``drain_ms`` and hands the rest back; a second
-one leaves at once.  A broker that is not there is waited for.
+one leaves at once.  A broker that is not there is waited for.  With ``--processes`` this
+process supervises the workers; what it is told, it tells them.
 """
 
 import sys
@@ -21,6 +22,7 @@ EXAMPLES = """\
     tq-worker -A shop.tasks
     tq-worker -A shop.tasks:app -Q urgent:4,default -c 200
     tq-worker -A reports:app -P process -c 4
+    tq-worker -A shop.tasks --processes 4
     tq-worker -A shop.tasks --burst
     tq-worker -A shop.tasks --check
 

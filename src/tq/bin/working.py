@@ -12,11 +12,14 @@ from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 
+import msgspec
+
 from tq.app.app import App
 from tq.app.clients import dialer_of
 from tq.app.context import add_task_fields
 from tq.bin import logs
 from tq.bin.application import ATTRIBUTE_DEFAULT, find_app
+from tq.bin.supervising import Supervisor
 from tq.core.errors import BrokerError, ConfigError, UsageError
 from tq.core.queue import DEFAULT_QUEUE
 from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_labels, parse_queues
@@ -41,17 +44,40 @@ class Exit(IntEnum):
     FAILED = 1
 
 
-def work(settings: WorkerSettings) -> Exit:
-    """Run a worker until SIGTERM, SIGINT, the end of a burst or a failure.
+def work(settings: WorkerSettings) -> int:
+    """Run a worker, or several processes of it, until SIGTERM, SIGINT, the end of a burst or a failure.
 
     Raises:
         UsageError: There is no such app, or its tasks contradict each other.
     """
     log_as(settings.log_level, settings.log_format)
+    is_asked_for = settings.state_file is not None
+    if settings.processes == 1:
+        return _work(settings, _state_file(settings, asked_for=is_asked_for), None)
+
+    def run(number: int, orders: int) -> Exit:
+        one = one_of(settings, number)
+        return _work(one, _state_file(one, asked_for=is_asked_for), orders)
+
+    return Supervisor(settings.processes, run, burst=settings.burst).supervise()
+
+
+def one_of(settings: WorkerSettings, number: int) -> WorkerSettings:
+    """Return the settings of worker process *number* of several."""
+    return msgspec.structs.replace(
+        settings,
+        processes=1,
+        name=settings.name and f"{settings.name}-{number}",
+        state_file=state_paths(settings)[number - 1],
+    )
+
+
+def _work(settings: WorkerSettings, state_file: StateFile | None, orders: int | None) -> Exit:
+    """Run one worker in this process; *orders* is where its supervisor tells it to stop."""
     # What the app says while it is imported is logged like the rest.
     app = find_app(settings.app, App, Path.cwd())
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        code = runner.run(_run(settings, app))
+        code = runner.run(_run(settings, app, state_file, orders))
         guard = _exit_within(_EXIT_S, code, runner.get_loop())
     guard.cancel()
     return code
@@ -97,19 +123,22 @@ def worker_name(settings: WorkerSettings) -> str:
     return settings.name or settings.app
 
 
-def state_path(settings: WorkerSettings) -> Path:
-    """Return where the worker leaves its signs of life."""
-    return settings.state_file or default_path(worker_name(settings), dict(os.environ), Path(tempfile.gettempdir()))
+def state_paths(settings: WorkerSettings) -> list[Path]:
+    """Return where the worker leaves its signs of life, one place for each of its processes."""
+    path = settings.state_file or default_path(worker_name(settings), dict(os.environ), Path(tempfile.gettempdir()))
+    if settings.processes == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number + 1}{path.suffix}") for number in range(settings.processes)]
 
 
 def check(settings: WorkerSettings) -> Exit:
     """Say whether the worker with these settings works, by the signs of life that it leaves on this machine."""
-    found = ailment(state_path(settings), time.time())
-    print(found or "it works")
-    return Exit.OK if found is None else Exit.FAILED
+    found = [why for path in state_paths(settings) if (why := ailment(path, time.time())) is not None]
+    print("\n".join(found) or "it works")
+    return Exit.FAILED if found else Exit.OK
 
 
-async def _run(settings: WorkerSettings, app: App) -> Exit:
+async def _run(settings: WorkerSettings, app: App, state_file: StateFile | None, orders: int | None) -> Exit:
     url = settings.url or app.url
     queues = served(settings, app)
     worker = Worker(
@@ -123,14 +152,17 @@ async def _run(settings: WorkerSettings, app: App) -> Exit:
         burst=settings.burst,
         name=settings.name,
         labels=parse_labels(settings.labels),
-        state_file=_state_file(settings),
+        state_file=state_file,
         drain_timeout_s=settings.drain_ms / 1_000,
         child_logs=child_logs(settings),
         max_tasks_per_child=None if settings.max_tasks_per_child == "unlimited" else settings.max_tasks_per_child,
         max_memory_per_child=None if settings.max_memory_per_child == "unlimited" else settings.max_memory_per_child,
         app=settings.app if ":" in settings.app else f"{settings.app}:{ATTRIBUTE_DEFAULT}",
     )
-    _stop_on_signals(worker.request_stop)
+    if orders is None:
+        _stop_on_signals(worker.request_stop)
+    else:
+        _obey(orders, worker.request_stop)
     _log.info(
         "serving queues %s of %s, %d at a time in the %s pool",
         ", ".join(f"{name}:{weight}" if queues.weighted else name for name, weight in queues.queues),
@@ -150,11 +182,11 @@ async def _run(settings: WorkerSettings, app: App) -> Exit:
     return Exit.OK
 
 
-def _state_file(settings: WorkerSettings) -> StateFile | None:
+def _state_file(settings: WorkerSettings, *, asked_for: bool) -> StateFile | None:
     try:
-        return StateFile(state_path(settings), worker_name(settings))
+        return StateFile(state_paths(settings)[0], worker_name(settings))
     except ConfigError as error:
-        if settings.state_file is not None:
+        if asked_for:
             raise
         # Nobody has asked for it; where the file system cannot be written to, the worker still works.
         _log.warning("%s: --check will not find this worker; --state-file says where else", error)
@@ -174,6 +206,32 @@ def _exit_within(seconds: float, code: Exit, loop: asyncio.AbstractEventLoop) ->
     guard.daemon = True
     guard.start()
     return guard
+
+
+def _obey(orders: int, stop: Callable[[], None]) -> None:
+    """Stop when told to by the supervisor, a second time at once; signals, which may come to all, count once."""
+    loop = asyncio.get_running_loop()
+    told = 0
+
+    def stop_at_least(times: int) -> None:
+        nonlocal told
+        while told < times:
+            told += 1
+            stop()
+
+    given = 0
+
+    def hear() -> None:
+        nonlocal given
+        data = os.read(orders, 16)
+        if not data:
+            # The supervisor is gone.
+            loop.remove_reader(orders)
+        given += len(data)
+        stop_at_least(given or 1)
+
+    loop.add_reader(orders, hear)
+    _stop_on_signals(lambda: stop_at_least(1))
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:

@@ -64,6 +64,16 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             extra={**_WORK, "short": "-c"},
         ),
     ] = "auto"
+    processes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=256,
+            description="Worker processes, each with an event loop and so many tasks at a time of its own; "
+            "one that dies is replaced.",
+            extra=_WORK,
+        ),
+    ] = 1
     prefetch: Annotated[
         Annotated[int, Meta(ge=0, le=100_000)] | Literal["adaptive"],
         Meta(
