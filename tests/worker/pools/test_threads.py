@@ -1,6 +1,7 @@
 """The thread pool: as many threads as run at a time; one that is given up keeps its seat."""
 
 import asyncio
+import operator
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,10 +11,12 @@ import pytest
 
 from tests.worker.pools.ends import Ends, running
 from tests.worker.scripted import registry, soft
-from tq.app.context import SoftTimeout
-from tq.worker.assignment import Assignment, Failed, Stage
+from tq.app.context import SoftTimeout, TaskContext
+from tq.app.middleware import Middleware
+from tq.worker.assignment import Assignment, Failed, Stage, Stop
 from tq.worker.executor import Executor
-from tq.worker.pools.threads import ThreadPool
+from tq.worker.middleware import Chain
+from tq.worker.pools.threads import ThreadPool, _raise_in
 
 
 class Pool:
@@ -254,3 +257,100 @@ async def test_reminders_at_any_instant_hit_their_own_task_or_nobody() -> None:
             outcome = await it.ends.of(raced)
             assert isinstance(outcome, bytes) or outcome.failure.type == "SoftTimeout"  # type: ignore[union-attr]
             assert await it.result(it.run("double", 4)) == 8
+
+
+async def test_an_asynchronous_handler_in_a_thread_is_cancelled_and_its_seat_is_free_again() -> None:
+    inside, tidied = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        inside.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            tidied.set()
+
+    async with pool(1, work=work, double_later=double_later) as it:
+        late = it.run("work")
+        await until_inside(inside)
+
+        late.stop = Stop.TIMEOUT
+        patience = it.pool.interrupt(late)
+        outcome = await it.ends.of(late)
+
+        assert patience > 0
+        assert isinstance(outcome, Failed)
+        assert outcome.failure.type == "TaskTimeout"
+        assert "await asyncio.sleep(60)" in outcome.failure.traceback
+        assert tidied.is_set()
+        assert (it.pool.seats, it.pool.stuck) == (1, [])
+        assert await it.result(it.run("double_later", 4)) == 8
+
+
+async def test_a_coroutine_that_is_to_be_cancelled_before_it_has_begun_is_cancelled_then() -> None:
+    inside, door = threading.Event(), threading.Event()
+
+    def wait_at_the_door(value: int) -> int:
+        inside.set()
+        door.wait(20)
+        return value
+
+    class Slow(Middleware):
+        def before(self, context: TaskContext) -> None:
+            wait_at_the_door(1)
+
+    async def work() -> None:
+        await asyncio.sleep(60)
+
+    made = Pool({"work": work}, 1)
+    made.executor._chain = Chain([Slow()])
+    await made.pool.start(made.ends)
+    late = made.run("work")
+    await until_inside(inside)
+
+    late.stop = Stop.TIMEOUT
+    assert made.pool.interrupt(late) > 0
+    door.set()
+    outcome = await made.ends.of(late)
+    await made.pool.stop()
+
+    assert isinstance(outcome, Failed)
+    assert outcome.failure.type == "TaskTimeout"
+
+
+async def test_a_cancellation_that_comes_too_late_reaches_nobody() -> None:
+    async with pool(1, double_later=double_later) as it:
+        ended = it.run("double_later", 4)
+        await it.result(ended)
+        ended.run_by = next(iter(it.pool._threads))
+
+        it.pool.interrupt(ended)
+
+        assert [await it.result(it.run("double_later", number)) for number in range(50)] == [2 * n for n in range(50)]
+
+
+@pytest.mark.parametrize("is_withdrawn", [True, False])
+def test_an_exception_raised_in_a_thread_can_be_withdrawn_while_it_waits(is_withdrawn: bool) -> None:
+    inside, door = threading.Lock(), threading.Lock()
+    ends: list[str] = []
+
+    def wait() -> None:
+        try:
+            # One call in C, where no exception can be raised: it is pending from the first lock to the second.
+            calls: list[Callable[[], object]] = [inside.release, door.acquire]
+            list(map(operator.call, calls))
+            ends.append("through the door")
+        except SoftTimeout:
+            ends.append("reminded")
+
+    inside.acquire()
+    door.acquire()
+    thread = threading.Thread(target=wait)
+    thread.start()
+    inside.acquire(timeout=20)
+    _raise_in(thread.ident, SoftTimeout)
+    if is_withdrawn:
+        _raise_in(thread.ident, None)
+    door.release()
+    thread.join()
+
+    assert ends == (["through the door"] if is_withdrawn else ["reminded"])

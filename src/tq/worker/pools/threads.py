@@ -2,8 +2,9 @@
 
 A thread cannot be ended from outside, but an exception can be raised in it, between two
 steps of the interpreter: a soft timeout is, and waits for the end of a call in C (a sleep,
-a read, a query) until then.  One whose task is abandoned is stuck: it keeps its seat until
-its handler returns, so that there are never more threads than seats.
+a read, a query) until then.  A coroutine that a thread drives is cancelled, as it would be
+on the worker's own loop.  A thread whose task is abandoned is stuck: it keeps its seat
+until its handler returns, so that there are never more threads than seats.
 
 Invariant: the pool's own state belongs to the event loop; a thread touches only the
 inbox, the outbox, and the assignment it runs.
@@ -27,6 +28,10 @@ from tq.worker.pools.pool import Listener
 
 _log = logging.getLogger(__name__)
 
+# A coroutine that is cancelled may have something to put in order first.
+_CANCEL_S = 5.0
+# One that is about to begin is cancelled once it has.
+_AGAIN_S = 0.05
 # Threads are idle when the pool stops: this is for a machine that is very busy.
 _JOIN_S = 1.0
 
@@ -75,10 +80,18 @@ class ThreadPool:
         return isinstance(thread, _Thread) and thread.remind(work)
 
     def interrupt(self, work: Assignment) -> float:
-        """Return 0: a thread cannot be ended."""
+        """Cancel the coroutine of *work*; return 0 for a plain handler: a thread cannot be ended."""
         # It may have ended already, unheard so far: the loop can have been busy for longer than its timeout.
         self._collect()
-        return 0.0
+        if not work.plan.is_known or not work.plan.is_async or not isinstance(work.run_by, _Thread):
+            return 0.0
+        self._cancel(work, work.run_by)
+        return _CANCEL_S
+
+    def _cancel(self, work: Assignment, thread: "_Thread") -> None:
+        # Abandoned meanwhile: it has had its time.
+        if work.stage is Stage.RUNNING and not thread.cancel(work):
+            self._loop.call_later(_AGAIN_S, self._cancel, work, thread)
 
     def abandon(self, work: Assignment) -> None:
         """Leave *work* to its thread, which has no seat for others until its handler returns."""
@@ -182,6 +195,11 @@ class _Thread(threading.Thread):
                 return self.driver.cancel()
             _raise_in(self.ident, SoftTimeout)
             return True
+
+    def cancel(self, work: Assignment) -> bool:
+        """Cancel the coroutine of *work*; return False if it has not begun, and is to be cancelled later."""
+        with self._lock:
+            return self._work is not work or self.driver.cancel()
 
 
 def _raise_in(thread: int | None, kind: type[BaseException] | None) -> None:
