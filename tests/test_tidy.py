@@ -25,6 +25,7 @@ DUMPING_GROUNDS = {"common", "compat", "helper", "helpers", "misc", "shared", "u
 # Source modules without a test module of their own, and what tests them instead.
 TESTED_ELSEWHERE: dict[str, str] = {
     "bin/serving.py": "tests/acceptance: the broker's process, started, stopped and killed",
+    "bin/reloading.py": "tests/acceptance/test_reload.py: real files change under a real worker",
     "broker/commit.py": "tests/broker/test_service.py: what waits for a commit, and what ends with a failed one",
     "broker/connections.py": "tests/broker/test_service.py: who speaks for a worker, and who is let go",
     "broker/pressure.py": "tests/broker/test_service.py: a full disk, a store that is behind, a full buffer",

@@ -66,3 +66,8 @@ def test_labels_are_keys_with_values() -> None:
 def test_what_are_no_labels_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=re.escape(complaint)):
         WorkerSettings(app="mail", labels=text)
+
+
+def test_a_burst_does_not_reload() -> None:
+    with pytest.raises(ValueError, match="reload: a burst ends when the queues are empty"):
+        WorkerSettings(app="mail", burst=True, reload=True)

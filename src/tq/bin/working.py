@@ -19,6 +19,7 @@ from tq.app.clients import dialer_of
 from tq.app.context import add_task_fields
 from tq.bin import logs
 from tq.bin.application import ATTRIBUTE_DEFAULT, find_app
+from tq.bin.reloading import reload
 from tq.bin.supervising import Supervisor
 from tq.core.errors import BrokerError, ConfigError, UsageError
 from tq.core.queue import DEFAULT_QUEUE
@@ -51,6 +52,9 @@ def work(settings: WorkerSettings) -> int:
         UsageError: There is no such app, or its tasks contradict each other.
     """
     log_as(settings.log_level, settings.log_format)
+    if settings.reload:
+        reload(msgspec.structs.replace(settings, reload=False), work, Path.cwd())
+        return Exit.OK
     is_asked_for = settings.state_file is not None
     if settings.processes == 1:
         return _work(settings, _state_file(settings, asked_for=is_asked_for), None)

@@ -29,7 +29,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         ValueError: ``queues`` is not a list of queue names and weights, ``labels`` is not one
-            of labels, or children have limits in a pool that has none.
+            of labels, children have limits in a pool that has none, or a burst is to reload.
         ConfigError: ``url`` is not the address of a broker.
     """
 
@@ -98,6 +98,13 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "unlimited"
     burst: Annotated[
         bool, Meta(description="End once the queues are empty, instead of waiting for more.", extra=_WORK)
+    ] = False
+    reload: Annotated[
+        bool,
+        Meta(
+            description="Start anew when a Python file in the current directory changes; needs the extra reload.",
+            extra=_WORK,
+        ),
     ] = False
     drain_ms: Annotated[
         int,
@@ -168,6 +175,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             for name in ("max_tasks_per_child", "max_memory_per_child"):
                 if getattr(self, name) != "unlimited":
                     raise ValueError(f"{name}: the {self.pool} pool has no child processes; it needs pool: process")
+        if self.reload and self.burst:
+            raise ValueError("reload: a burst ends when the queues are empty; it has no time to see files change")
         if self.queues is not None:
             parse_queues(self.queues)
         parse_labels(self.labels)
