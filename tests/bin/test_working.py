@@ -47,6 +47,10 @@ def test_how_many_tasks_run_at_a_time_depends_on_the_pool(
     assert concurrency(WorkerSettings(app="mail", pool=pool, concurrency=3)) == 3
 
 
+def test_a_range_of_children_is_counted_by_its_greatest() -> None:
+    assert concurrency(WorkerSettings(app="mail", pool="process", autoscale="2:7")) == 7
+
+
 @pytest.mark.parametrize("limit", [{"max_tasks_per_child": 5}, {"max_memory_per_child": 1 << 30}])
 def test_a_limit_on_children_is_refused_where_there_are_none(limit: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="the thread pool has no child processes"):

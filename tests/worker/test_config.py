@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tq.core.errors import ConfigError
-from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_labels, parse_queues
+from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_autoscale, parse_labels, parse_queues
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,21 @@ def test_what_are_no_labels_is_refused(text: str, complaint: str) -> None:
 def test_a_burst_does_not_reload() -> None:
     with pytest.raises(ValueError, match="reload: a burst ends when the queues are empty"):
         WorkerSettings(app="mail", burst=True, reload=True)
+
+
+def test_a_range_of_children_is_two_numbers() -> None:
+    assert parse_autoscale("2:8") == (2, 8)
+    assert parse_autoscale("1:1") == (1, 1)
+
+
+@pytest.mark.parametrize("text", ["", "4", "0:3", "4:2", "1:1001", "a:b", "-1:2"])
+def test_what_is_no_range_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="autoscale is MIN:MAX"):
+        WorkerSettings(app="mail", pool="process", autoscale=text)
+
+
+def test_only_children_that_are_not_counted_otherwise_scale() -> None:
+    with pytest.raises(ValueError, match="it needs pool: process"):
+        WorkerSettings(app="mail", autoscale="1:2")
+    with pytest.raises(ValueError, match="takes the place of concurrency"):
+        WorkerSettings(app="mail", pool="process", concurrency=2, autoscale="1:2")

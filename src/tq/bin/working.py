@@ -23,7 +23,7 @@ from tq.bin.reloading import reload
 from tq.bin.supervising import Supervisor
 from tq.core.errors import BrokerError, ConfigError, UsageError
 from tq.core.queue import DEFAULT_QUEUE
-from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_labels, parse_queues
+from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_autoscale, parse_labels, parse_queues
 from tq.worker.lifespan import HookFailed
 from tq.worker.state import StateFile, ailment, default_path
 from tq.worker.worker import Worker
@@ -110,7 +110,9 @@ def served(settings: WorkerSettings, app: App) -> ServedQueues:
 
 
 def concurrency(settings: WorkerSettings) -> int:
-    """Return how many tasks run at a time."""
+    """Return how many tasks run at a time, at most."""
+    if settings.autoscale is not None:
+        return parse_autoscale(settings.autoscale).high
     if settings.concurrency != "auto":
         return settings.concurrency
     match settings.pool:
@@ -161,6 +163,7 @@ async def _run(settings: WorkerSettings, app: App, state_file: StateFile | None,
         child_logs=child_logs(settings),
         max_tasks_per_child=None if settings.max_tasks_per_child == "unlimited" else settings.max_tasks_per_child,
         max_memory_per_child=None if settings.max_memory_per_child == "unlimited" else settings.max_memory_per_child,
+        children_min=None if settings.autoscale is None else parse_autoscale(settings.autoscale).low,
         app=settings.app if ":" in settings.app else f"{settings.app}:{ATTRIBUTE_DEFAULT}",
     )
     if orders is None:

@@ -15,6 +15,7 @@ from tq.core.times import DAY, SECOND
 from tq.protocol.endpoints import check_url
 
 WEIGHT_MAX = 1_000
+CHILDREN_MAX = 1_000
 LABELS_MAX = 16
 LABEL_CHARACTERS_MAX = 128
 
@@ -28,7 +29,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a worker can be told.
 
     Raises:
-        ValueError: ``queues`` is not a list of queue names and weights, ``labels`` is not one
+        ValueError: ``queues`` is not a list of queue names and weights, ``autoscale`` no range, ``labels`` is not one
             of labels, children have limits in a pool that has none, or a burst is to reload.
         ConfigError: ``url`` is not the address of a broker.
     """
@@ -74,6 +75,14 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             extra=_WORK,
         ),
     ] = 1
+    autoscale: Annotated[
+        str | None,
+        Meta(
+            description="MIN:MAX child processes, by load, instead of a fixed --concurrency: one more when all are "
+            "busy, one fewer when one has been idle for 30 s. Process pool only.",
+            extra=_WORK,
+        ),
+    ] = None
     prefetch: Annotated[
         Annotated[int, Meta(ge=0, le=100_000)] | Literal["adaptive"],
         Meta(
@@ -175,6 +184,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             for name in ("max_tasks_per_child", "max_memory_per_child"):
                 if getattr(self, name) != "unlimited":
                     raise ValueError(f"{name}: the {self.pool} pool has no child processes; it needs pool: process")
+        if self.autoscale is not None:
+            if self.pool != "process" or self.concurrency != "auto":
+                raise ValueError("autoscale: it needs pool: process, and takes the place of concurrency")
+            parse_autoscale(self.autoscale)
         if self.reload and self.burst:
             raise ValueError("reload: a burst ends when the queues are empty; it has no time to see files change")
         if self.queues is not None:
@@ -182,6 +195,25 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         parse_labels(self.labels)
         if self.url is not None:
             check_url(self.url)
+
+
+class Autoscale(NamedTuple):
+    """The least and the greatest number of child processes."""
+
+    low: int
+    high: int
+
+
+def parse_autoscale(text: str) -> Autoscale:
+    """Return the numbers written ``2:8``.
+
+    Raises:
+        ValueError: They are none, or not 1 or more, the second at least the first and at most `CHILDREN_MAX`.
+    """
+    low, _, high = text.partition(":")
+    if all(part.isascii() and part.isdigit() for part in (low, high)) and 1 <= int(low) <= int(high) <= CHILDREN_MAX:
+        return Autoscale(int(low), int(high))
+    raise ValueError(f"autoscale is MIN:MAX, with 1 <= MIN <= MAX <= {CHILDREN_MAX}, as 2:8; got {text!r}")
 
 
 def parse_labels(text: str | None) -> dict[str, str]:

@@ -62,7 +62,8 @@ class Worker:
     ``child_logs`` is what sets up their logging, ``module:function`` and its arguments;
     without it they log text, at the level of this process.  ``max_tasks_per_child`` and
     ``max_memory_per_child`` (bytes): after so many tasks, or with more memory than that
-    after one, another child takes the place of one.  ``labels`` are shown in lists of
+    after one, another child takes the place of one.  ``children_min``: start with so many
+    children, and have up to ``concurrency`` as long as they are busy.  ``labels`` are shown in lists of
     workers; ``state_file`` is kept while the worker runs, as its sign of life.
 
     ``draw``, ``entropy`` and ``keeper`` are chance and heartbeats, to be replaced in a
@@ -88,6 +89,7 @@ class Worker:
         child_logs: Sequence[str] = (),
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
+        children_min: int | None = None,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         draw: Callable[[], float] = random.random,
         keeper: Keeper | None = None,
@@ -106,7 +108,8 @@ class Worker:
         self._executor = Executor(registry, self._name)
         # Hooks run where handlers do: those of the process pool in its children.
         self._lifespan = Lifespan(Hooks() if pool == "process" else registry.hooks)
-        upbringing = Upbringing(app, child_logs, max_tasks_per_child, max_memory_per_child) if app else None
+        limits = (max_tasks_per_child, max_memory_per_child, children_min)
+        upbringing = Upbringing(app, child_logs, *limits) if app else None
         self._pool = self._make_pool(pool, concurrency, upbringing)
         self._concurrency, self._prefetch = concurrency, prefetch
         self._info = WorkerInfo(

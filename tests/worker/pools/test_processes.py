@@ -359,6 +359,32 @@ async def test_a_retired_child_that_does_not_end_is_killed(caplog: pytest.LogCap
     assert caplog.records == []
 
 
+async def test_there_are_more_children_while_all_are_busy_and_fewer_once_they_are_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tq.worker.pools.processes.IDLE_S", 0.2)
+    async with pool(3, children_min=1) as it:
+        at_first = it.pool.seats
+
+        works = [it.run("sleep", str(tmp_path / "said"))]
+        await it.ends.until(lambda: it.pool.seats == 2)
+        with_one_busy = len(it.pool._seats)
+        works.append(it.run("sleep", str(tmp_path / "said")))
+        await it.ends.until(lambda: it.pool.seats == 3)
+        works.append(it.run("sleep", str(tmp_path / "said")))
+        at_most = len(it.pool._seats)
+        await said(tmp_path / "said", 3)
+        for work in works:
+            it.stop(work, Stop.LEAVING)
+        with caplog.at_level(logging.INFO):
+            await it.ends.until(lambda: it.pool.seats == 1)
+        result = await it.result("double", 2)
+
+    assert (at_first, with_one_busy, at_most, result) == (1, 2, 3, 4)
+    assert "has been idle for 0.2 s; it is let go" in caplog.text
+    assert "another takes its place" not in caplog.text
+
+
 async def test_an_app_that_cannot_be_imported_is_said_so_with_its_traceback() -> None:
     ends = Ends()
     broken = ProcessPool(Executor(app.registry, "w"), 2, "w", Upbringing("tests.worker.pools.nowhere:app"))

@@ -24,7 +24,8 @@ class ParentEnd(asyncio.Protocol):
     ``work`` is what it was given, ``has_begun`` whether it runs it.  ``ready`` is done once
     it can run tasks, or cannot; ``is_broken``: it has said that it never will.  ``runs``
     counts its tasks, ``memory_bytes`` is what it held after the last; ``oom_kills`` is the
-    kernel's count when it was given the last.  *is_idle* is called when it has nothing to do.
+    kernel's count when it was given the last, ``idle_since`` the loop's time when it ended.
+    *is_idle* is called when it has nothing to do.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ParentEnd(asyncio.Protocol):
         self.runs = 0
         self.memory_bytes = 0
         self.oom_kills = 0
+        self.idle_since = 0.0
 
     def run(self, work: Assignment, result_bytes_max: int) -> None:
         """Have it run *work*."""

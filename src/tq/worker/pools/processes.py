@@ -38,6 +38,8 @@ _EXIT_S = 2.0
 # Waits before a child is replaced that was never ready: each import of an app costs, and the cause may stay.
 _RESTART_S = 1.0
 _RESTART_MAX_S = 30.0
+IDLE_S = 30.0
+"""How long a child that is not needed is kept: a start costs an import of the app."""
 _MIB = 1 << 20
 # The kernel's count of kills is read before a task, but not more often than this: it is a file, and tasks are many.
 _OOM_KILLS_AGE_S = 1.0
@@ -58,17 +60,20 @@ class Upbringing(NamedTuple):
 
     It imports ``app`` (``module:name``) and logs as ``logs`` says (see `pipe.Setup`).  One
     that has run ``tasks_max`` tasks, or holds more than ``memory_bytes_max`` after one, is
-    retired: it ends between two tasks, and another takes its place.
+    retired: it ends between two tasks, and another takes its place.  Without ``children_min``
+    there are always as many as tasks run at a time; with it so many at first, one more when
+    all are busy, and one fewer when one has been idle for `IDLE_S`.
     """
 
     app: str
     logs: Sequence[str] = ()
     tasks_max: int | None = None
     memory_bytes_max: int | None = None
+    children_min: int | None = None
 
 
 class ProcessPool:
-    """*concurrency* children, which run the tasks of *worker*.
+    """Up to *concurrency* children, which run the tasks of *worker*.
 
     *oom_kills* returns the kernel's count of processes that it killed for want of memory.
     """
@@ -88,7 +93,10 @@ class ProcessPool:
         self._children: set[ParentEnd] = set()
         self._retired: set[ParentEnd] = set()
         self._idle: list[ParentEnd] = []
-        self._seats: list[asyncio.Task[None]] = []
+        self._children_min = upbringing.children_min or concurrency
+        self._seats: set[asyncio.Task[None]] = set()
+        self._surplus = 0
+        self._shrinking: asyncio.TimerHandle | None = None
         self._stderrs: set[ChildStderr] = set()
         self._oom_kills = oom_kills or OomKills().count
         self._oom_kills_seen, self._oom_kills_seen_at = self._oom_kills(), -math.inf
@@ -114,9 +122,10 @@ class ProcessPool:
         """
         self._listener = listener
         firsts: list[asyncio.Future[None]] = [
-            asyncio.get_running_loop().create_future() for _ in range(self._concurrency)
+            asyncio.get_running_loop().create_future() for _ in range(self._children_min)
         ]
-        self._seats = [asyncio.create_task(self._keep_seat(first)) for first in firsts]
+        for first in firsts:
+            self._add_seat(first)
         try:
             await asyncio.gather(*firsts)
         except BaseException:  # a cancellation, too, leaves no child behind
@@ -131,6 +140,7 @@ class ProcessPool:
         child = self._idle.pop()
         child.oom_kills = self._oom_kills_seen
         child.run(work, self._executor.result_bytes_max)
+        self._grow()
 
     def remind(self, work: Assignment) -> bool:
         """Raise `SoftTimeout` in the main thread of the child, by a signal, so that it wakes one that sleeps."""
@@ -156,6 +166,8 @@ class ProcessPool:
     async def stop(self) -> None:
         """Close the children's sockets, at which they exit; kill those that do not."""
         self._stopping.set()
+        if self._shrinking is not None:
+            self._shrinking.cancel()
         for child in self._children:
             child.close()
         exits = [asyncio.create_task(child.process.wait()) for child in self._children]
@@ -168,15 +180,50 @@ class ProcessPool:
             stderr.close()
         self._stderrs.clear()
 
+    def _add_seat(self, first: "asyncio.Future[None]") -> None:
+        seat = asyncio.create_task(self._keep_seat(first))
+        self._seats.add(seat)
+        seat.add_done_callback(self._seats.discard)
+
+    def _grow(self) -> None:
+        """Start one child more if all are busy and none is being started: whether that helps is seen then."""
+        if not self._idle and len(self._seats) == self.seats < self._concurrency and not self._stopping.is_set():
+            # Nobody waits for it: one that cannot start is tried again like any other that has to be replaced.
+            later: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            later.set_result(None)
+            self._add_seat(later)
+
+    def _shrink(self) -> None:
+        """Let a child go that has been idle for long; the last to be idle is the first to be used again."""
+        self._shrinking = None
+        now = asyncio.get_running_loop().time()
+        if self._idle and len(self._seats) - self._surplus > self._children_min:
+            if self._idle[0].idle_since + IDLE_S <= now:
+                child = self._idle.pop(0)
+                _log.info("child process %d has been idle for %g s; it is let go", child.process.pid, IDLE_S)
+                self._surplus += 1
+                self._retire(child)
+                self._listener.seats_changed()
+            self._shrink_later()
+
+    def _shrink_later(self) -> None:
+        if self._shrinking is None and self._children_min < self._concurrency and not self._stopping.is_set():
+            self._shrinking = asyncio.get_running_loop().call_later(IDLE_S, self._shrink)
+
+    def _retire(self, child: ParentEnd) -> None:
+        self._retired.add(child)
+        child.close()
+        # A thread that a handler has left may keep it.
+        asyncio.get_running_loop().call_later(_EXIT_S, child.kill)
+
     def _is_idle(self, child: ParentEnd) -> None:
         if why := self._outlived(child):
             _log.info("child process %d %s; another takes its place", child.process.pid, why)
-            self._retired.add(child)
-            child.close()
-            # A thread that a handler has left may keep it.
-            asyncio.get_running_loop().call_later(_EXIT_S, child.kill)
+            self._retire(child)
         else:
+            child.idle_since = asyncio.get_running_loop().time()
             self._idle.append(child)
+            self._shrink_later()
         self._listener.seats_changed()
 
     def _outlived(self, child: ParentEnd) -> str:
@@ -196,6 +243,9 @@ class ProcessPool:
         while not self._stopping.is_set():
             failure = await self._have_child(first)
             if failure is None:
+                if self._surplus:
+                    self._surplus -= 1
+                    return
                 failures = 0
                 continue
             failures += 1
@@ -300,7 +350,7 @@ class ProcessPool:
         return child
 
     def _setup(self) -> Setup:
-        app, logs, _, memory_bytes_max = self._upbringing
+        app, logs, _, memory_bytes_max, _ = self._upbringing
         level = logging.getLogger().getEffectiveLevel()
         return Setup(app, self._worker, sys.path, level, list(logs), memory_bytes_max is not None)
 
