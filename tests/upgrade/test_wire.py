@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from tests.upgrade.wire import CORRELATION, EXAMPLES, GOLDEN, GOLDEN_GROWN, GROWN
+from tests.upgrade.wire import CORRELATION, EXAMPLES, GOLDEN, GOLDEN_GROWN, GROWN, ROWS_GROWN
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import FrameReader
 from tq.protocol.messages import MESSAGES, TYPE_OF
@@ -37,7 +37,7 @@ def test_an_example_says_something_in_every_field(example: msgspec.Struct) -> No
     assert [name for name in silent if name != "closes"] == []
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=named)
+@pytest.mark.parametrize("example", [each for each in EXAMPLES if named(each) not in ROWS_GROWN], ids=named)
 def test_a_message_is_encoded_as_ever(example: msgspec.Struct) -> None:
     assert encode_message(example, CORRELATION).hex() == golden[named(example)]
 

@@ -38,7 +38,8 @@ FAILURE = TaskFailure("ValueError", "no such address", "Traceback ...")
 RETRY = RetryPolicy(max_attempts=3, backoff_ms=500, backoff_max_ms=60_000, jitter=0.25)
 SPEC = TaskSpec("mail.send", "mail", 212, 30_000, 60_000, RETRY, 2, "json")
 RECORD = TaskRecord(1, ID_1, SPEC, PAYLOAD, AT, 2, 1, 1, FAILURE)
-INFO = WorkerInfo("worker-1", "host-1", 4711, "async", 16, ["mail.send", "mail.check"], "0.1.0", {"zone": "eu"})
+INFO = WorkerInfo("worker-1", "host-1", 4711, "async", 16, ["mail.send", "mail.check"], "0.1.0")
+INFO_GROWN = msgspec.structs.replace(INFO, labels={"zone": "eu"})
 COMPLETED = TaskResult(ID_1, TaskState.COMPLETED, AT, b"\x01", attempts=1)
 DEAD = TaskResult(ID_2, TaskState.DEAD, AT, None, DeadReason.ATTEMPTS, FAILURE, 3, 1, "json")
 VIEW = TaskView(
@@ -169,13 +170,16 @@ EXAMPLES: list[msgspec.Struct] = [
     STATS,
 ]
 
+# Rows in these have grown. A row is sent whole, and an older peer skips what it does not know of it (ADR 4).
+ROWS_GROWN = frozenset({"Hello", "Workers"})
+
 # What says something in the fields that were added since; those above do not, and keep their bytes.
 GROWN: list[msgspec.Struct] = [
-    m.Hello(m.MAGIC, 1, m.Role.CLIENT, version_max=2),
+    m.Hello(m.MAGIC, 1, m.Role.WORKER, "tq 2", SESSION, SECRET, INFO_GROWN, version_max=2),
     m.ListQueues(None, 100, b"cursor"),
     m.Queues([QUEUE], b"cursor"),
     m.ListWorkers(100, b"cursor"),
-    m.Workers([WORKER], b"cursor"),
+    m.Workers([msgspec.structs.replace(WORKER, info=INFO_GROWN)], b"cursor"),
 ]
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.worker.scripted import ScriptedBroker, record
 from tq.app.app import App
 from tq.app.lifespan import PROVIDED
+from tq.core.outcome import Done
 from tq.protocol.messages import Settle, Window
 from tq.worker.keeper import LoopKeeper
 from tq.worker.lifespan import HookFailed, Lifespan
@@ -158,5 +159,5 @@ async def test_a_worker_gives_handlers_what_its_hooks_provide(pool: str) -> None
     worker.request_stop()
     await run
 
-    assert broker.of(Settle)[0].done == [(5, 0, b"\x2a")]
+    assert broker.of(Settle)[0].done == [Done(5, 0, b"\x2a")]
     assert witness.said == [*OPENED, "count", *CLOSED]

@@ -21,7 +21,7 @@ from tq.bin import logs
 from tq.bin.application import ATTRIBUTE_DEFAULT, find_app
 from tq.bin.reloading import reload
 from tq.bin.supervising import Supervisor
-from tq.core.errors import BrokerError, ConfigError, UsageError
+from tq.core.errors import BrokerError, ConfigError
 from tq.core.queue import DEFAULT_QUEUE
 from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_autoscale, parse_labels, parse_queues
 from tq.worker.lifespan import HookFailed
