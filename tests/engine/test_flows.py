@@ -4,7 +4,7 @@ import pytest
 
 from tests.engine.harness import Driver, a_spec
 from tq.core.task import NewTask
-from tq.engine import commands as c, flows, rows as r
+from tq.engine import commands as c, flows, passage, rows as r
 from tq.engine.engine import EngineSettings
 from tq.engine.flows import HEADS_MAX, REFILL_ROWS
 
@@ -194,6 +194,32 @@ def test_an_idle_flow_is_swept_and_opened_again() -> None:
     (task_id,) = driver.enqueue()
     assert [held.id for held in driver.take(worker)] == [task_id]
     assert len(driver.rows.of(r.FLOW)) == 1
+
+
+def test_flows_are_swept_a_slice_at_a_time_and_a_purge_between_two_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(passage, "_SWEPT_MAX", 3)
+    driver = Driver()
+    worker = driver.worker(queues=("a", "b"))
+    for queue in ("a", "b"):
+        for priority in range(5):
+            driver.enqueue(queue=queue, priority=priority)
+    drain(driver, worker)
+    driver.engine._passage.next_sweep = driver.now
+    counts = []
+
+    while driver.engine._passage.next_sweep <= driver.now:
+        driver.do(c.Tick())
+        counts.append(len(driver.rows.of(r.FLOW)))
+        if len(counts) == 2:
+            driver.do(c.PurgeQueue("a"))
+        driver.now += 10
+
+    assert counts[0] == 8
+    assert counts == sorted(counts, reverse=True)
+    assert len(counts) == 4 or counts[-1] == 0
+    assert driver.rows.of(r.FLOW) == {}
 
 
 def test_a_flow_whose_tasks_all_run_is_not_swept() -> None:

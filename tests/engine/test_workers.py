@@ -299,3 +299,40 @@ def test_released_tasks_go_to_others_in_their_old_order() -> None:
     driver.release(worker, held[2], held[0])
 
     assert [each.id for each in driver.take(other)] == [ids[0], ids[2]]
+
+
+def test_what_a_worker_holds_is_found_without_a_look_at_what_others_hold() -> None:
+    driver = Driver()
+    driver.enqueue(5)
+    one, two = driver.worker("w1", window=2), driver.worker("w2", window=3)
+    (first, second), others = driver.take(one), driver.take(two)
+    driver.start(one, second)
+    driver.start(two, *others[:2])
+
+    leases = driver.engine._leases
+
+    assert [task.id for task in leases.held_by(one)] == [first.id, second.id]
+    assert [leases.started_by(session) for session in (one, two, b"nobody")] == [1, 2, 0]
+    assert [view.started for view in driver.do(c.ListWorkers())] == [1, 2]
+    driver.do(c.SetWindow(one, 0, 1))
+    driver.complete(one, second)
+    driver.release(one, first)
+    assert list(leases.held_by(one)) == []
+    assert leases.started_by(one) == 0
+
+
+def test_when_workers_are_over_is_known_without_a_look_at_each_until_it_comes() -> None:
+    driver = Driver()
+    lease_ms = driver.settings.lease_ms
+    worker = driver.worker("w1")
+    began = driver.now
+    workers = driver.engine._workers
+    assert workers.next_over(driver.now) == began + lease_ms
+
+    driver.now += 1_000
+    driver.beat(worker)
+
+    # A heartbeat moves it on only; that is found out when it has come.
+    assert workers.next_over(driver.now) == began + lease_ms
+    assert workers.next_over(began + lease_ms) == began + lease_ms + 1_000
+    assert [each.session for each in workers.silent(began + lease_ms + 1_000)] == [worker]

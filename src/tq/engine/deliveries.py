@@ -41,7 +41,8 @@ class Deliveries:
         for token, indexes, started in command.held:
             running = set(started)
             claimed.update({(token, index): index in running for index in indexes})
-        mine = {(task.lease.token, task.index): task for task in self._held_by(worker) if task.lease is not None}
+        held = self._leases.held_by(worker.session)
+        mine = {(task.lease.token, task.index): task for task in held if task.lease is not None}
         self._give_back([task for place, task in mine.items() if place not in claimed], worker, now, changes)
         begun = [mine[place] for place, started in claimed.items() if started and place in mine]
         self._leases.mark_started(begun, now, changes)
@@ -92,7 +93,7 @@ class Deliveries:
     def leave(self, command: commands.Leave, now: int, changes: Changes) -> None:
         """Take back all that a worker holds, and forget it."""
         worker = self._workers.known(command.session)
-        self._give_back(self._held_by(worker), worker, now, changes)
+        self._give_back(list(self._leases.held_by(worker.session)), worker, now, changes)
         self._dispatcher.unsubscribe(worker)
         self._workers.remove(worker, changes)
 
@@ -118,17 +119,19 @@ class Deliveries:
             self._give_back(waiting, holder, now, changes)
         for worker in self._workers.stuck(now):
             worker.stalled = True
-            self._lose([task for task in self._held_by(worker) if not task.started_at], worker, now, changes)
+            held = self._leases.held_by(worker.session)
+            self._lose([task for task in held if not task.started_at], worker, now, changes)
         for worker in self._workers.silent(now):
             if size >= SLICE_BYTES:
                 return size
-            held = self._held_by(worker)
-            part = 0
-            while part < len(held) and (not size or size + len(held[part].record) <= SLICE_BYTES):
-                size += len(held[part].record)
-                part += 1
-            self._lose(held[:part], worker, now, changes)
-            if part == len(held):
+            part: list[QueuedTask] = []
+            for task in self._leases.held_by(worker.session):
+                if size and size + len(task.record) > SLICE_BYTES:
+                    break
+                size += len(task.record)
+                part.append(task)
+            self._lose(part, worker, now, changes)
+            if not worker.held_tasks:
                 self._dispatcher.unsubscribe(worker)
                 self._workers.remove(worker, changes)
                 changes.expelled.append(worker.session)
@@ -137,12 +140,6 @@ class Deliveries:
         return size
 
     # ------------------------------------------------------------------ leases and their workers
-
-    def _held_by(self, worker: WorkerSession) -> list[QueuedTask]:
-        session = worker.session
-        return [
-            task for task in self._leases.running.values() if task.lease is not None and task.lease.session == session
-        ]
 
     def _tasks_of(
         self, command: commands.MarkStarted | commands.Release, worker: WorkerSession, changes: Changes

@@ -10,12 +10,13 @@ flow does not change its head, taking from it only raises its key, and what come
 its front enters the heap anew.  So the true first is found by correcting the top.
 """
 
-from heapq import heappop, heappush, heapreplace
+from heapq import heappop, heappush, heapreplace, merge
+from itertools import islice
 from typing import NamedTuple
 
 from tq.core.lifecycle import Step, TaskState
 from tq.engine.changes import Changes, Delivery
-from tq.engine.flows import Flow, QueuedTask
+from tq.engine.flows import Flow, QueuedTask, turn_of
 from tq.engine.leases import Leases
 from tq.engine.places import moves
 from tq.engine.queues import Queue, Queues
@@ -25,8 +26,8 @@ from tq.engine.workers import SENT_BYTES_MAX, WorkerSession
 DELIVERY_TASKS_MAX = 500
 DELIVERY_BYTES_MAX = 256 * 1024
 BATCH_TASKS_MAX = 4_000
-# Beyond so many flows, the ready tasks are not counted to share them out evenly.
-_SHARED_FLOWS_MAX = 1_000
+# To share them out evenly, the ready tasks of so many flows are counted: of what is behind, the next turns come.
+_COUNTED_FLOWS_MAX = 256
 
 _Key = tuple[int, float, int]
 _Entry = tuple[int, float, int, int, Flow]
@@ -63,13 +64,14 @@ class Lane:
             if self.id.weighted:
                 # A queue that comes back from idleness starts where the others are: it has saved up nothing.
                 self._passes[flow.queue] = max(self._passes[flow.queue], self._pass_now)
-            self._push(flow, (flow.rank, self._passes[flow.queue], 0))
+            self._push(flow, (flow.rank, self._passes[flow.queue], flow.front))
 
     def wake_front(self, flow: Flow) -> None:
         """*flow* has a new head, older than those before."""
         if flow.name in self.id.names:
-            key = (flow.rank, self._passes[flow.queue], 0)
-            if self._keys.get(flow) != key:
+            key = (flow.rank, self._passes[flow.queue], flow.front)
+            known = self._keys.get(flow)
+            if known is None or known > key:
                 self._push(flow, key)
 
     def take(self, count: int, bytes_max: int, changes: Changes) -> list[QueuedTask]:
@@ -103,12 +105,10 @@ class Lane:
         head = flow.head(changes) if flow else None
         return (head.flow.rank, head.seq) if head else None
 
-    def count(self, enough: int, changes: Changes) -> int | None:
-        """Return how many tasks it could hand out, counting no further than *enough*; None if that is too much work."""
-        if len(self._keys) > _SHARED_FLOWS_MAX:
-            return None
+    def count(self, enough: int, changes: Changes) -> int:
+        """Return how many tasks it could hand out at least, counting no further than *enough*, nor too many flows."""
         ready = 0
-        for flow in self._keys:
+        for flow in islice(self._keys, _COUNTED_FLOWS_MAX):
             if ready >= enough:
                 break
             if flow.live and not flow.queue.row.paused:
@@ -241,11 +241,13 @@ class Dispatcher:
         given = 0
         while given < budget:
             self._isolate(lane, changes)
+            if lane.idle:
+                break
             workers = sorted(
                 (worker for worker in lane.workers if worker.open and not worker.reserved),
                 key=lambda worker: worker.held_tasks,
             )
-            if lane.idle or not workers:
+            if not workers:
                 break
             share = self._share(lane, workers, changes)
             before = given
@@ -266,8 +268,6 @@ class Dispatcher:
             return DELIVERY_TASKS_MAX
         room = sum(min(DELIVERY_TASKS_MAX, worker.window_tasks - worker.held_tasks) for worker in workers)
         ready = lane.count(room, changes)
-        if ready is None:
-            return DELIVERY_TASKS_MAX
         return max(1, min(DELIVERY_TASKS_MAX, -(-ready // len(workers))))
 
     def _give(self, worker: WorkerSession, lane: Lane, share: int, changes: Changes) -> int:
@@ -294,13 +294,10 @@ class Dispatcher:
             return
         first = lane.first(changes)
         queues = [queue for queue in self._queues.with_suspects if queue in lane.weights]
-        waiting = [
-            task
-            for queue in queues
-            for task in queue.suspects
-            if task.flow.name in lane.id.names and not queue.row.paused
-        ]
-        for task in sorted(waiting, key=lambda task: (task.flow.rank, task.seq)):
+        given: list[QueuedTask] = []
+        for task in merge(*(queue.suspects for queue in queues if not queue.row.paused), key=turn_of):
+            if task.flow.name not in lane.id.names:
+                continue
             # One that is less urgent than what waits in the line goes no sooner for being a suspect.
             if first is not None and (task.flow.rank, 0 if lane.id.weighted else task.seq) > first:
                 break
@@ -309,10 +306,12 @@ class Dispatcher:
             if free is None:
                 self._reserve([worker for worker in workers if not worker.isolating])
                 break
+            given.append(task)
+            self._deliver(free, [task], alone=True, changes=changes)
+        for task in given:
+            self._isolated = True
             task.flow.queue.suspects.remove(task)
             task.flow.aside.discard(task.seq)
-            self._isolated = True
-            self._deliver(free, [task], alone=True, changes=changes)
         for queue in queues:
             if not queue.suspects:
                 self._queues.with_suspects.discard(queue)

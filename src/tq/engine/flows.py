@@ -74,6 +74,11 @@ class QueuedTask(msgspec.Struct, gc=False):
         return self.flow.prefix + self.seq.to_bytes(8, "big")
 
 
+def turn_of(task: QueuedTask) -> tuple[int, int]:
+    """Return what tasks apart from their lines are ordered by: the more urgent first, then the older."""
+    return task.flow.rank, task.seq
+
+
 class HeadsBudget:
     """How many bytes of records all flows together keep in memory, against what they may."""
 
@@ -165,6 +170,12 @@ class Flow:
                 return first
             self._dropped.discard(first.seq)
             self.take(first)
+
+    @property
+    def front(self) -> int:
+        """A seq that is that of the next task, or before it: what is known without reading."""
+        first = self._heads[0].seq if self._heads else self.cursor
+        return min(first, self._returned[0][0]) if self._returned else first
 
     def count(self, enough: int, changes: Changes) -> int:
         """Return how many tasks it has to hand out, as far as is known without reading more than *enough* of them."""

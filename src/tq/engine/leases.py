@@ -1,7 +1,8 @@
 """Leases: who may settle a delivery, and which of its tasks really run.
 
 Invariant: a task has at most one live lease; ``running`` holds exactly the tasks under
-one.  A token is issued once, ever (`tq.core.lease`).  A lease row names every task still
+one, and each session's part of it is known without a look at the others'.  A token is
+issued once, ever (`tq.core.lease`).  A lease row names every task still
 under the lease by its ready key, and is rewritten when one is handed back or starts.
 
 Each delivery has a deadline, by which what has not started goes back, and each started
@@ -23,9 +24,9 @@ _WHOLE = -1
 
 
 class Lease:
-    """One delivery.  ``tasks`` by index; None once settled or handed back."""
+    """One delivery.  ``tasks`` by index; None once settled or handed back.  ``started`` of ``live`` ones really run."""
 
-    __slots__ = ("alone", "live", "session", "tasks", "token")
+    __slots__ = ("alone", "live", "session", "started", "tasks", "token")
 
     def __init__(self, token: Token, session: bytes, alone: bool, tasks: list[QueuedTask | None]) -> None:  # noqa: FBT001 - positional for the row
         self.token = token
@@ -33,6 +34,7 @@ class Lease:
         self.alone = alone
         self.tasks = tasks
         self.live = sum(task is not None for task in tasks)
+        self.started = 0
 
 
 class Leases:
@@ -42,6 +44,8 @@ class Leases:
         self._grace_ms = grace_ms
         self.running: dict[bytes, QueuedTask] = {}
         self._by_token: dict[int, Lease] = {}
+        # By session, then by token; a session without a lease is not in it.
+        self._by_session: dict[bytes, dict[int, Lease]] = {}
         self._next_token = Token(0)
         self._deadlines: list[tuple[int, int, int]] = []
         self._fresh: list[Lease] = []
@@ -55,7 +59,7 @@ class Leases:
         token = self._next_token
         self._next_token = Token(token + 1)
         lease = Lease(token, session, alone, list(tasks))
-        self._by_token[token] = lease
+        self._add(lease)
         running = self.running
         for index, task in enumerate(tasks):
             task.lease = lease
@@ -70,7 +74,7 @@ class Leases:
 
     def restore(self, lease: Lease) -> None:
         """Take up a lease found at a restart; its tasks point to it already."""
-        self._by_token[lease.token] = lease
+        self._add(lease)
         self._fresh.append(lease)
         for task in lease.tasks:
             if task is not None:
@@ -97,6 +101,17 @@ class Leases:
             for number, task in enumerate(self._by_token[at].tasks):
                 if task is not None and (at > token or number > index):
                     yield at, number, task
+
+    def held_by(self, session: bytes) -> Iterator[QueuedTask]:
+        """Yield what *session* holds, in the order of hand-out; to be consumed before anything changes."""
+        for lease in self._by_session.get(session, {}).values():
+            for task in lease.tasks:
+                if task is not None:
+                    yield task
+
+    def started_by(self, session: bytes) -> int:
+        """Return how many of the tasks that *session* holds really run."""
+        return sum(lease.started for lease in self._by_session.get(session, {}).values())
 
     def end(self, task: QueuedTask, changes: Changes) -> None:
         """Take *task* from under its lease for good: its ready row is deleted in this batch."""
@@ -158,7 +173,12 @@ class Leases:
         started = [index for index, task in enumerate(tasks) if task is not None and task.started_at]
         changes.writes[LEASE + u64(lease.token)] = encode_row(LeaseRow(lease.session, lease.alone, keys, started))
 
+    def _add(self, lease: Lease) -> None:
+        self._by_token[lease.token] = lease
+        self._by_session.setdefault(lease.session, {})[lease.token] = lease
+
     def _watch(self, task: QueuedTask, lease: Lease) -> None:
+        lease.started += 1
         deadline = task.started_at + task.spec.timeout_ms + self._grace_ms
         heappush(self._deadlines, (deadline, lease.token, task.index))
 
@@ -177,11 +197,17 @@ class Leases:
         assert lease is not None, "only a task under a lease can leave it"
         lease.tasks[task.index] = None
         lease.live -= 1
+        if task.started_at:
+            lease.started -= 1
         del self.running[task.id]
         flow = task.flow
         flow.held -= 1
         flow.queue.running_count -= 1
         if not lease.live:
             del self._by_token[lease.token]
+            held = self._by_session[lease.session]
+            del held[lease.token]
+            if not held:
+                del self._by_session[lease.session]
             changes.writes[LEASE + u64(lease.token)] = None
         return lease

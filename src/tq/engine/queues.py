@@ -5,7 +5,7 @@ count.  A queue's flows in memory are exactly those with a row (or with tasks un
 lease only).
 """
 
-from collections import deque
+from bisect import insort
 from collections.abc import Iterable, KeysView, Mapping
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from tq.core.priority import PRIORITY_MAX
 from tq.core.queue import check_queue_name
 from tq.core.task import TaskSpec
 from tq.engine.changes import Changes, Reader, all_rows
-from tq.engine.flows import Flow, HeadsBudget, QueuedTask
+from tq.engine.flows import Flow, HeadsBudget, QueuedTask, turn_of
 from tq.engine.rows import (
     NAMES,
     QUEUE,
@@ -70,7 +70,8 @@ class Queue:
         self.names = names
         self._by_name = {name: index for index, name in enumerate(names)}
         self.flows: dict[FlowId, Flow] = {}
-        self.suspects: deque[QueuedTask] = deque()
+        # In the order of their turns, so that who looks for the first need not look at all.
+        self.suspects: list[QueuedTask] = []
         self.lanes: list[Lanes] = []
         self.running = running
         self.running_count = 0
@@ -92,12 +93,12 @@ class Queue:
 
     def set_aside(self, task: QueuedTask) -> None:
         """Keep a suspect apart from its flow, to be handed out alone."""
-        self.suspects.append(task)
+        insort(self.suspects, task, key=turn_of)
         self._with_suspects.add(self)
 
     def drop_suspect(self, seq: int) -> None:
         """Forget a suspect, whose row has been deleted."""
-        self.suspects = deque(task for task in self.suspects if task.seq != seq)
+        self.suspects = [task for task in self.suspects if task.seq != seq]
 
     def name_number(self, name: str, changes: Changes) -> int:
         """Return the number of a task name in this queue's flows, numbering a new one.
@@ -138,7 +139,8 @@ class Queues:
         self._queues_max = queues_max
         self._by_name: dict[str, Queue] = {}
         self._by_number: dict[int, Queue] = {}
-        self._touched: set[Queue] = set()
+        # A dict for its order, so that equal runs write their rows in equal order.
+        self._touched: dict[Queue, None] = {}
         self.with_suspects: set[Queue] = set()
 
     def __len__(self) -> int:
@@ -211,7 +213,7 @@ class Queues:
 
     def touch(self, queue: Queue) -> None:
         """Note that *queue*'s row changes in this batch."""
-        self._touched.add(queue)
+        self._touched[queue] = None
 
     def flow(self, queue: Queue, flow_id: FlowId, seq: int, changes: Changes) -> Flow:
         """Return the flow of *flow_id*, opened now, with *seq* as its first, if need be."""
@@ -242,7 +244,7 @@ class Queues:
 
     def write_touched(self, changes: Changes) -> None:
         """Write the rows of all queues touched in this batch."""
-        for queue in sorted(self._touched, key=lambda queue: queue.number):
+        for queue in self._touched:
             changes.writes[queue_key(QUEUE, queue.number)] = encode_row(queue.row)
         self._touched.clear()
 

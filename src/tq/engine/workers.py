@@ -104,6 +104,9 @@ class Workers:
     def __init__(self, lease_ms: int) -> None:
         self._lease_ms = lease_ms
         self._by_session: dict[bytes, WorkerSession] = {}
+        # Nobody is silent or stuck for too long before.  Heartbeats only move that on, so it is looked for again
+        # when it has come, not when they come.
+        self._none_before: int | None = None
 
     def __len__(self) -> int:
         return len(self._by_session)
@@ -152,6 +155,8 @@ class Workers:
             changes.writes[WORKER + session] = encode_row(WorkerRow(secret_hash, info, worker.registered_at))
         worker.connected = worker.reads = True
         worker.seen_at = now
+        if self._none_before is None:
+            self._none_before = now + self._lease_ms
         # Only its event loop registers.
         worker.stuck_at, worker.stalled = None, False
         worker.window_tasks = 0
@@ -168,11 +173,15 @@ class Workers:
 
     def silent(self, now: int) -> list[WorkerSession]:
         """Return the workers whose leases have run out."""
+        if self._is_early(now):
+            return []
         over = now - self._lease_ms
         return [worker for worker in self._by_session.values() if worker.seen_at <= over]
 
     def stuck(self, now: int) -> list[WorkerSession]:
         """Return the workers that are to be taken for stalled from now on."""
+        if self._is_early(now):
+            return []
         over = now - self._lease_ms
         return [
             worker
@@ -180,13 +189,15 @@ class Workers:
             if worker.stuck_at is not None and worker.stuck_at <= over and not worker.stalled
         ]
 
-    def next_over(self) -> int | None:
-        """Return when the first of them will be silent or stuck for too long, if no heartbeat comes."""
-        since = [
-            worker.seen_at if worker.stuck_at is None or worker.stalled else min(worker.seen_at, worker.stuck_at)
-            for worker in self._by_session.values()
-        ]
-        return min(since) + self._lease_ms if since else None
+    def next_over(self, now: int) -> int | None:
+        """Return an instant before which none of them will be silent or stuck for too long."""
+        if not self._is_early(now):
+            since = [
+                worker.seen_at if worker.stuck_at is None or worker.stalled else min(worker.seen_at, worker.stuck_at)
+                for worker in self._by_session.values()
+            ]
+            self._none_before = min(since) + self._lease_ms if since else None
+        return self._none_before
 
     def remove(self, worker: WorkerSession, changes: Changes) -> None:
         """Forget a worker, which holds nothing any more."""
@@ -198,3 +209,7 @@ class Workers:
         for key, value in all_rows(reader, WORKER):
             session = key[1:]
             self._by_session[session] = WorkerSession(session, decode_worker(value), now)
+            self._none_before = now + self._lease_ms
+
+    def _is_early(self, now: int) -> bool:
+        return self._none_before is None or now < self._none_before

@@ -23,7 +23,7 @@ from tq.core.task import TaskRecord
 from tq.engine import rows as r
 from tq.engine.changes import Reader, all_rows
 from tq.engine.engine import Engine
-from tq.engine.flows import Flow
+from tq.engine.flows import Flow, turn_of
 
 _PAGE = 10_000
 # After every key there is: no key starts with it.
@@ -434,6 +434,8 @@ def _tasks_in_memory(rows: Rows, engine: Engine) -> None:
             heads = [task.seq for task in flow._heads]
             if heads != sorted(heads):
                 _fail(f"{flow_id}: heads out of order: {heads}")
+        if queue.suspects != sorted(queue.suspects, key=turn_of):
+            _fail(f"queue {queue.row.name}: its suspects are not in the order of their turns")
         aside = sorted(task.seq for task in queue.suspects)
         listed = sorted(seq for flow in queue.flows.values() for seq in flow.aside)
         if aside != listed:
@@ -453,6 +455,14 @@ def _workers(rows: Rows, engine: Engine) -> None:
     workers = {worker.session: worker for worker in engine._workers.all()}
     if workers.keys() != rows.workers.keys():
         _fail("the workers in memory are not those with a row")
+    for session in workers.keys() | engine._leases._by_session.keys():
+        held = list(engine._leases.held_by(session))
+        leased = [t for t in engine._leases.running.values() if t.lease is not None and t.lease.session == session]
+        if {task.id for task in held} != {task.id for task in leased} or len(held) != len(leased):
+            _fail(f"worker {session.hex()}: its part of the leases has {len(held)} tasks; under them are {len(leased)}")
+        started = sum(task.started_at > 0 for task in leased)
+        if engine._leases.started_by(session) != started:
+            _fail(f"worker {session.hex()}: counts {engine._leases.started_by(session)} started; {started} are")
     tasks: Counter[bytes] = Counter()
     size: Counter[bytes] = Counter()
     for task in engine._leases.running.values():
@@ -460,9 +470,9 @@ def _workers(rows: Rows, engine: Engine) -> None:
             tasks[task.lease.session] += 1
             size[task.lease.session] += len(task.record)
     for session, worker in workers.items():
-        held, leased = (worker.held_tasks, worker.held_bytes), (tasks[session], size[session])
-        if held != leased:
-            _fail(f"worker {session.hex()}: counts {held} tasks, bytes held; leased are {leased}")
+        counted, under = (worker.held_tasks, worker.held_bytes), (tasks[session], size[session])
+        if counted != under:
+            _fail(f"worker {session.hex()}: counts {counted} tasks, bytes held; leased are {under}")
 
 
 def _heads_budget(rows: Rows, engine: Engine) -> None:
