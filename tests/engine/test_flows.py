@@ -7,6 +7,7 @@ from tq.core.task import NewTask
 from tq.engine import commands as c, flows, passage, rows as r
 from tq.engine.engine import EngineSettings
 from tq.engine.flows import HEADS_MAX, REFILL_ROWS
+from tq.testing.invariants import check_invariants
 
 
 def drain(driver: Driver, worker: bytes) -> list[bytes]:
@@ -49,6 +50,47 @@ def test_all_heads_together_stay_within_their_budget() -> None:
     budget = driver.engine._queues._budget
 
     assert 9_000 < budget.used < 12_000
+
+
+def test_a_busy_flow_has_the_memory_that_idle_ones_use_up() -> None:
+    driver = Driver(settings=EngineSettings(heads_bytes_max=100_000), checked=False)
+    idle = [f"idle{number}" for number in range(20)]
+    driver.worker("idle", queues=tuple(idle), window=0)
+    for queue in idle:
+        driver.enqueue(10, queue=queue, payload=bytes(1_000))
+    worker = driver.worker(window=0)
+    ids = driver.enqueue(200, payload=bytes(1_000))
+    driver.rows.forget_counts()
+
+    driver.do(c.SetWindow(worker, 10, 1 << 30))
+    got = drain(driver, worker)
+
+    assert got == ids
+    # A quarter of the memory a scan, not a row.
+    assert driver.rows.scans < 20
+    assert driver.engine._queues._budget.used <= 100_000
+    check_invariants(driver.rows, driver.engine)
+    idle_ids = drain(driver, driver.worker("idle", queues=tuple(idle), window=100))
+    assert len(idle_ids) == 200
+    check_invariants(driver.rows, driver.engine)
+
+
+def test_flows_that_read_for_each_other_to_forget_read_less() -> None:
+    driver = Driver(settings=EngineSettings(heads_bytes_max=100_000), checked=False)
+    worker = driver.worker(window=0)
+    ids = []
+    for _ in range(20):
+        # In turns: each is next to be served when all others have been.
+        for priority in range(40):
+            ids += driver.enqueue(1, payload=bytes(1_000), name=f"t{priority}")
+    driver.worker(tasks=tuple(f"t{number}" for number in range(40)), window=0)
+    driver.rows.forget_counts()
+
+    driver.do(c.SetWindow(worker, 10, 1 << 30))
+    got = drain(driver, worker)
+
+    assert got == ids
+    assert driver.rows.rows_read < 5 * len(ids)
 
 
 def test_a_task_enqueued_while_others_are_unread_waits_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,6 +300,35 @@ def test_a_suspect_whose_line_is_partly_unread_is_found_when_it_has_been_read(mo
         driver.complete(worker, *taken)
 
     assert got == [*((task_id, False) for task_id in ids), (suspect, True)]
+
+
+def test_heads_before_a_suspect_are_not_given_up_or_it_would_be_read_again() -> None:
+    driver = Driver()
+    suspect = lost_once(driver)
+    worker = driver.worker(window=1)
+    (held,) = driver.take(worker)
+    driver.do(c.SetWindow(worker, 0, 1 << 30))
+    before = driver.enqueue(3)
+    driver.fail(worker, held, retry_after_ms=0)
+    driver.tick()
+    after = driver.enqueue(3)
+    (flow,) = driver.engine._queues.named("q").flows.values()
+    assert len(flow.aside) == 1
+
+    budget = driver.engine._queues._budget
+    budget.holders.clear()
+    must_stay = flow.give_up()
+    budget.holders[flow] = None
+
+    assert must_stay
+    assert len(flow._heads) == 3
+    check_invariants(driver.rows, driver.engine)
+    driver.do(c.SetWindow(worker, 1, 1 << 30))
+    got = []
+    while taken := driver.take(worker):
+        got += [each.id for each in taken]
+        driver.complete(worker, *taken)
+    assert got == [*before, suspect, *after]
 
 
 def lost_once(driver: Driver) -> bytes:

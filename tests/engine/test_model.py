@@ -33,7 +33,10 @@ QUEUES = ("a", "b")
 NAMES = ("t", "u")
 PRIORITIES = (0, 128, 255)
 SETTLE_BYTES = 700
-SETTINGS = EngineSettings(lease_ms=10_000, grace_ms=1_000, frame_memory_ms=60_000, dead_retention_ms=50_000)
+# Room for the heads of some three tasks: each that is read for one flow is given up by another.
+SETTINGS = EngineSettings(
+    lease_ms=10_000, grace_ms=1_000, frame_memory_ms=60_000, dead_retention_ms=50_000, heads_bytes_max=500
+)
 
 
 class Pick(Random):

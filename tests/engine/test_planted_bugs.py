@@ -12,6 +12,9 @@ from tests.engine.harness import Driver
 from tests.engine.test_dispatch import (
     test_tasks_that_came_back_while_their_queue_was_paused_are_first_again_in_their_order as what_came_back_is_first,
 )
+from tests.engine.test_flows import (
+    test_heads_before_a_suspect_are_not_given_up_or_it_would_be_read_again as heads_before_a_suspect_are_not_given_up,
+)
 from tests.engine.test_model import check
 from tests.engine.test_operations import (
     test_a_purge_removes_scheduled_rows_in_slices_and_leaves_those_of_others as a_purge_leaves_those_of_others,
@@ -130,6 +133,42 @@ def _parked_heads_kept_too(patch: pytest.MonkeyPatch) -> None:
         self._heads.extend(heads[len(self._heads) :])
 
     patch.setattr(flows.Flow, "park", park)
+
+
+def _given_up_heads_forgotten(patch: pytest.MonkeyPatch) -> None:
+    real = flows.Flow.give_up
+
+    def give_up(self: flows.Flow) -> bool:
+        cursor, unread = self.cursor, self.unread
+        more = real(self)
+        self.cursor, self.unread = cursor, unread
+        return more
+
+    patch.setattr(flows.Flow, "give_up", give_up)
+
+
+def _given_up_heads_not_counted(patch: pytest.MonkeyPatch) -> None:
+    real = flows.Flow.give_up
+
+    def give_up(self: flows.Flow) -> bool:
+        used = self._budget.used
+        more = real(self)
+        self._budget.used = used
+        return more
+
+    patch.setattr(flows.Flow, "give_up", give_up)
+
+
+def _what_is_aside_given_up_too(patch: pytest.MonkeyPatch) -> None:
+    real = flows.Flow.give_up
+
+    def give_up(self: flows.Flow) -> bool:
+        aside, self.aside = self.aside, set()
+        more = real(self)
+        self.aside = aside
+        return more
+
+    patch.setattr(flows.Flow, "give_up", give_up)
 
 
 def _priority_inverted(patch: pytest.MonkeyPatch) -> None:
@@ -328,6 +367,8 @@ PLANTED: list[Plant] = [
     _given_back_to_the_end_of_the_line,
     _parked_heads_forgotten,
     _parked_heads_kept_too,
+    _given_up_heads_forgotten,
+    _given_up_heads_not_counted,
     _priority_inverted,
     _a_page_of_leased_rows_passes_for_the_end,
     _settle_ignores_the_token,
@@ -370,6 +411,13 @@ def test_a_story_catches_a_new_head_that_is_forgotten(monkeypatch: pytest.Monkey
 
     with pytest.raises(AssertionError):
         what_came_back_is_first()
+
+
+def test_a_story_catches_heads_given_up_before_a_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
+    _what_is_aside_given_up_too(monkeypatch)
+
+    with pytest.raises(AssertionError):
+        heads_before_a_suspect_are_not_given_up()
 
 
 def test_nothing_is_caught_where_nothing_is_planted() -> None:

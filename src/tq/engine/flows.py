@@ -2,7 +2,8 @@
 
 A flow keeps the first few tasks of its line in memory (its heads) and knows where in the
 store the rest begins; a million tasks behind the heads cost disk only.  One that no worker
-serves keeps no heads: it would keep them from those that are served.
+serves keeps no heads: it would keep them from those that are served.  Where the memory of
+all heads is used up, the flow that has not read for longest gives up all but its first.
 
 Invariant, for each flow: every ready row with a seq below ``cursor`` is in ``heads``, in
 ``returned``, aside as a suspect, or under a lease; rows from ``cursor`` on are in the
@@ -10,7 +11,7 @@ store only, and exist only if ``unread``.  The persisted floor is never above a 
 no lease names.  ``held`` counts the tasks of the flow that are under a lease.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -80,20 +81,42 @@ def turn_of(task: QueuedTask) -> tuple[int, int]:
 
 
 class HeadsBudget:
-    """How many bytes of records all flows together keep in memory, against what they may."""
+    """How many bytes of records all flows together keep in memory, against what they may.
 
-    __slots__ = ("bytes_max", "used")
+    ``holders`` are the flows that may have heads to give up, first the one that has not
+    read for longest: it is idle, or slow.
+    """
+
+    __slots__ = ("bytes_max", "holders", "used")
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.used = 0
+        self.holders: OrderedDict[Flow, None] = OrderedDict()
+
+    def room_for(self, flow: "Flow") -> int:
+        """Return how many bytes *flow* may read, once others have given up what they can do without.
+
+        That is 0 or less where all hold no more than their first heads.
+        """
+        wanted = min(REFILL_BYTES, self.bytes_max // 4)
+        holders = self.holders
+        holders.pop(flow, None)
+        for _ in range(len(holders)):
+            if self.bytes_max - self.used >= wanted:
+                break
+            holder, _ = holders.popitem(last=False)
+            if holder.give_up():
+                holders[holder] = None
+        holders[flow] = None
+        return min(REFILL_BYTES, self.bytes_max - self.used)
 
 
 class Flow:
     """One line of ready tasks.  Owned by its queue; dispatch takes from its front."""
 
     __slots__ = (
-        "_budget", "_dropped", "_end", "_floor_written", "_heads", "_returned",
+        "_budget", "_dropped", "_end", "_floor_written", "_heads", "_is_holder", "_reach", "_returned",
         "aside", "cursor", "held", "id", "name", "prefix", "queue", "rank", "served", "unread",
     )  # fmt: skip
 
@@ -111,6 +134,10 @@ class Flow:
         self._end = key_end(self.prefix)
         self._budget = budget
         self._heads: deque[QueuedTask] = deque()
+        self._is_holder = False
+        # How many rows the next reading is for: fewer after heads were given up, or many flows that are all
+        # served would read for each other to forget.
+        self._reach = REFILL_ROWS
         self._returned: list[tuple[int, QueuedTask]] = []
         self._dropped: set[int] = set()
         self._floor_written: int | None = None
@@ -141,6 +168,9 @@ class Flow:
         self._heads.append(task)
         self._budget.used += len(task.record)
         self.cursor = task.seq + 1
+        if not self._is_holder:
+            self._is_holder = True
+            self._budget.holders[self] = None
 
     def append_stored(self, seq: int) -> None:
         """Note a fresh task at the end that is in the store only."""
@@ -234,9 +264,11 @@ class Flow:
         self.queue.set_aside(task)
 
     def _refill(self, changes: Changes) -> None:
-        tight = self._budget.used >= self._budget.bytes_max
-        limit = 1 if tight else REFILL_ROWS
-        rows = changes.scan(self.prefix + u64(self.cursor), self._end, limit, REFILL_BYTES)
+        room = self._budget.room_for(self)
+        self._is_holder = True
+        # One row in any case, and none beyond the one that fills the room.
+        rows = changes.scan(self.prefix + u64(self.cursor), self._end, self._reach, max(1, room))
+        self._reach = min(REFILL_ROWS, 2 * self._reach)
         if not rows:
             self.unread = False
             return
@@ -281,21 +313,19 @@ class Flow:
         """Delete the flow's row: nothing of it is left but, perhaps, tasks under a lease."""
         changes.writes[FLOW + self.prefix[1:]] = None
         self._floor_written = None
+        self._budget.holders.pop(self, None)
 
     def park(self) -> None:
-        """Give the memory of the heads back: nobody serves it any more.
-
-        What came back stays, with what is known of it, and so do the heads before that.
-        """
+        """Give the memory of the heads back: nobody serves it any more."""
         self.served = False
-        kept = max(max((seq for seq, _ in self._returned), default=0), max(self.aside, default=0))
-        heads = self._heads
-        while heads and heads[-1].seq > kept:
-            task = heads.pop()
-            self._budget.used -= len(task.record)
-            self.cursor = task.seq
-            self.unread = True
-        self._dropped = {seq for seq in self._dropped if seq < self.cursor}
+        self._shorten(0)
+
+    def give_up(self) -> bool:
+        """Give the memory of all heads but the first back, for a flow that reads; tells whether some must stay yet."""
+        self._reach = max(1, min(self._reach, len(self._heads)) // 4)
+        self._shorten(1)
+        self._is_holder = len(self._heads) > 1
+        return self._is_holder
 
     def abandon(self) -> None:
         """Give the memory of the heads back: the queue was purged."""
@@ -305,10 +335,26 @@ class Flow:
         self._dropped.clear()
         self.aside.clear()
         self.unread = False
+        self._is_holder = False
+        self._budget.holders.pop(self, None)
 
     def is_empty(self) -> bool:
         """Whether nothing is known to wait in it (rows not yet read count as waiting)."""
         return not (self._heads or self._returned or self.unread or self.aside)
+
+    def _shorten(self, count: int) -> None:
+        """Leave what is behind the first *count* heads to the store.
+
+        What came back stays, with what is known of it, and so do the heads before that.
+        """
+        kept = max(max((seq for seq, _ in self._returned), default=0), max(self.aside, default=0))
+        heads = self._heads
+        while len(heads) > count and heads[-1].seq > kept:
+            task = heads.pop()
+            self._budget.used -= len(task.record)
+            self.cursor = task.seq
+            self.unread = True
+        self._dropped = {seq for seq in self._dropped if seq < self.cursor}
 
     def _write_floor(self, floor: int, changes: Changes) -> None:
         changes.writes[FLOW + self.prefix[1:]] = u64(floor)

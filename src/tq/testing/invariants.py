@@ -481,3 +481,12 @@ def _heads_budget(rows: Rows, engine: Engine) -> None:
     budget = engine._queues._budget
     if budget.used != used:
         _fail(f"heads hold {used} bytes, counted are {budget.used}")
+    flows = {flow for queue in engine._queues.all() for flow in queue.flows.values()}
+    if not budget.holders.keys() <= flows:
+        _fail("flows that are gone are to give up heads")
+    wrong = [flow.id for flow in flows if flow._is_holder != (flow in budget.holders)]
+    if wrong:
+        _fail(f"{wrong}: are taken for holders of heads and are not, or the other way round")
+    hidden = [flow.id for flow in flows if len(flow._heads) > 1 and not flow._is_holder]
+    if hidden:
+        _fail(f"{hidden}: hold heads that nobody can ask for")
