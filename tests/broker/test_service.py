@@ -14,7 +14,8 @@ from tq.core.limits import CHANGE_BYTES_MAX, FRAME_BYTES_MAX
 from tq.core.outcome import Done, FailedAttempt, TaskFailure
 from tq.core.task import TaskSpec
 from tq.core.worker import WorkerInfo
-from tq.engine.rows import WORKER, key_end
+from tq.engine import operations
+from tq.engine.rows import READY, WORKER, key_end
 from tq.engine.workers import SENT_BYTES_MAX, WINDOW_TASKS_MAX
 from tq.protocol import messages
 from tq.protocol.codec import encode_message
@@ -506,6 +507,10 @@ class Disk(MemoryStore):
 
     free_bytes = 1 << 40
     is_delayed = False
+    reclaimed: tuple[tuple[bytes, bytes], ...] = ()
+
+    def reclaim(self, start: bytes, end: bytes) -> None:
+        self.reclaimed += ((start, end),)
 
     def health(self) -> Health:
         return Health(
@@ -540,6 +545,25 @@ async def test_a_nearly_full_disk_refuses_new_tasks_and_lets_running_ones_end() 
     client.send(bench.enqueue())
     await settle()
     assert client.received() == [messages.Enqueued()]
+
+
+async def test_the_store_is_asked_for_the_room_of_what_a_purge_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "EMPTIED_BYTES_MIN", 1)
+    disk = Disk()
+    bench = await Bench(disk).start()
+    client = await bench.client()
+    client.send(bench.enqueue())
+    await settle()
+
+    client.send(messages.ControlQueue("default", messages.QueueAction.PURGE))
+    await settle()
+    for _ in range(5):
+        bench.pass_time(250)
+        await settle()
+
+    ((start, end),) = disk.reclaimed
+    assert start[:1] == READY
+    assert disk.scan(start, end, 1) == []
 
 
 async def test_a_store_that_falls_behind_makes_clients_wait_but_not_workers() -> None:

@@ -434,3 +434,34 @@ def test_a_redriven_task_in_a_paused_queue_waits() -> None:
     assert driver.take(worker) == []
     driver.do(c.PauseQueue("q", paused=False))
     assert [held.id for held in driver.take(worker)] == ids
+
+
+def test_a_purge_that_frees_much_says_which_range_once_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "EMPTIED_BYTES_MIN", 80_000)
+    driver = Driver()
+    driver.enqueue(100, queue="a", payload=bytes(400))
+    driver.enqueue(100, queue="b", payload=bytes(400))
+    emptied: list[tuple[bytes, bytes]] = []
+
+    for queue in ("a", "b"):
+        assert emptied == []
+        driver.do(c.PurgeQueue(queue))
+        while len(driver.engine._operations):
+            driver.do(c.Tick())
+            emptied += driver.last.emptied
+
+    assert driver.rows.of(r.READY) == {}
+    first, second = (r.generation_prefix(r.READY, number, 1) for number in (1, 2))
+    assert [start for start, _ in emptied] == [first, second]
+    assert all(start < end <= start + b"\xff" * 17 for start, end in emptied)
+    assert driver.engine._operations._emptied == []
+
+
+def test_a_purge_of_little_asks_for_nothing() -> None:
+    driver = Driver()
+    driver.enqueue(10)
+
+    driver.do(c.PurgeQueue("q"))
+    while len(driver.engine._operations):
+        driver.do(c.Tick())
+        assert driver.last.emptied == []

@@ -524,3 +524,17 @@ def test_what_rocksdb_says_becomes_our_error_with_its_text(text: str, kind: type
 
     assert type(error) is kind
     assert text in str(error)
+
+
+def test_reclaiming_gives_the_room_of_deleted_rows_back_though_nothing_more_is_written(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    filled(directory, 200)
+    store = RocksStore(directory)
+    commit_all(store, {b"k%04d" % number: None for number in range(200)})
+    tables = DataDirectory(directory).rocks
+
+    store.reclaim(b"k", b"l")
+    # To close is to wait for the range under way.
+    store.close()
+
+    assert sum(path.stat().st_size for path in tables.glob("*.sst")) == 0

@@ -71,8 +71,7 @@ class GroupCommit:
         began = self._monotonic()
         committing = self._store.commit(changes.writes, sync=changes.promised or batch.is_barrier)
         if committing is DONE:
-            self._count(began)
-            self._let_out(batch)
+            self._committed(batch, began)
             return
         self.in_flight = True
         asyncio.ensure_future(committing).add_done_callback(lambda done: self._ended(batch, began, done))
@@ -84,13 +83,15 @@ class GroupCommit:
         try:
             if done.result() is not Commit.COMMITTED:
                 raise StoreError("the store belongs to another broker now")
-            self._count(began)
-            self._let_out(batch)
+            self._committed(batch, began)
         except Exception as error:  # noqa: BLE001 - a bug: fail-stop, as a failed commit
             self._fail(error)
             return
         self._go_on()
 
-    def _count(self, began: float) -> None:
+    def _committed(self, batch: Batch, began: float) -> None:
         self.commits += 1
         self.seconds += self._monotonic() - began
+        self._let_out(batch)
+        for start, end in batch.changes.emptied:
+            self._store.reclaim(start, end)

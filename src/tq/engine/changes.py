@@ -77,12 +77,14 @@ class Changes:
     one is a lease that expires): only then need the commit not be synced.
     ``settled_bytes`` is what settles have written, at most: one that does not fit any more
     goes on in the next batch.
+    ``emptied`` are ranges of keys of which much was deleted: the store may give the room back.
     ``expelled`` are the worker sessions that exist no more because their leases ran out.
     """
 
     __slots__ = (
         "_reader",
         "deliveries",
+        "emptied",
         "endings",
         "expelled",
         "expiring",
@@ -99,6 +101,7 @@ class Changes:
         self.settled_bytes = 0
         self.deliveries: list[Delivery] = []
         self.revocations: list[Revocation] = []
+        self.emptied: list[tuple[bytes, bytes]] = []
         self.expelled: list[bytes] = []
         self.endings: list[Ending] = []
         self.expiring: dict[int, list[bytes]] = {}

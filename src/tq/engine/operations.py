@@ -51,6 +51,9 @@ from tq.engine.waiters import Waiters
 # What a tick does of each kind: due and lost tasks, an operation's slice and expiries together are one bounded change.
 SLICE_ROWS = 400
 SLICE_BYTES = 96 * 1024
+# The room of less than this need not be asked for: other writes free it in their time.
+EMPTIED_BYTES_MIN = 16 << 20
+_EMPTIED_MAX = 100
 # Besides its record a redriven task takes three keys, one of them twice, and perhaps a flow's row.
 _TASK_BYTES = 128
 # The rest of a flow key after the generation: rank, name, key; and of a ready key besides: seq.
@@ -72,6 +75,9 @@ class Operations:
         self._timeline = timeline
         self._waiters = waiters
         self._open: dict[bytes, OperationRow] = {}
+        # What has been deleted since the store was last asked for its room; a restart forgets it.
+        self._emptied: list[tuple[bytes, bytes]] = []
+        self._emptied_bytes = 0
         self._slices: dict[str, Callable[[OperationRow, list[_Row], int, Changes], None]] = {
             "purge": self._purge_slice,
             "redrive": self._redrive_slice,
@@ -174,11 +180,28 @@ class Operations:
         if not rows:
             del self._open[key]
             changes.writes[key] = None
+            self._note_emptied(row, changes)
             return 0
         self._slices[row.kind](row, rows, now, changes)
         self._open[key] = moved = msgspec.structs.replace(row, cursor=rows[-1][0] + b"\0")
         changes.writes[key] = encode_row(moved)
-        return sum(len(value) for _, value in rows)
+        size = sum(len(value) for _, value in rows)
+        if row.until.startswith((READY, DEAD)):
+            self._emptied_bytes += size
+        return size
+
+    def _note_emptied(self, row: OperationRow, changes: Changes) -> None:
+        """Note that *row* is done; once that is worth it, let the store free what such operations have deleted."""
+        if row.until.startswith(READY):
+            self._emptied.append((generation_prefix(READY, row.queue, row.generation), row.until))
+        elif row.until.startswith(DEAD):
+            self._emptied.append((dead_prefix(row.queue) if row.queue != _ALL_QUEUES else DEAD, row.until))
+        if self._emptied_bytes >= EMPTIED_BYTES_MIN:
+            changes.emptied += self._emptied
+            self._emptied_bytes = 0
+            self._emptied.clear()
+        # A long list of small ones is worth no more than its end.
+        del self._emptied[:-_EMPTIED_MAX]
 
     def _purge_slice(self, operation: OperationRow, rows: list[_Row], now: int, changes: Changes) -> None:
         queue = self._queues.numbered(operation.queue)

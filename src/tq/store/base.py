@@ -118,6 +118,14 @@ class Store(Protocol):
             StoreError: The directory is not empty, the disk failed, or this store keeps nothing on disk.
         """
 
+    def reclaim(self, start: bytes, end: bytes) -> None:
+        """Begin to give the disk back what the deleted rows of a range take, from *start* to *end*, exclusive.
+
+        It returns at once and never raises; it changes no row, and does nothing where rows
+        leave no trace. Call it where most rows of a large range were deleted: a store may
+        keep them until others are written, which may be never.
+        """
+
     def health(self) -> Health:
         """Return the store's state; it costs microseconds and never raises."""
 

@@ -34,6 +34,7 @@ from tq.core.times import DurationMs
 from tq.store.base import DONE, OPEN_FILES_MAX, SYNC_INTERVAL_MS, Commit, Durability, Health
 from tq.store.directory import DataDirectory, SyncedMark
 from tq.store.ownership import Ownership
+from tq.store.reclaimer import Reclaimer
 from tq.store.syncer import DemandSyncer, IntervalSyncer
 
 MIB = 1 << 20
@@ -87,6 +88,8 @@ class RocksStore:
         except BaseException:
             self._ownership.release()
             raise
+        # It lets go of the interpreter while it works.
+        self._reclaimer = Reclaimer(self._db.compact_range)
         self._on_demand: DemandSyncer | None = None
         self._on_interval: IntervalSyncer | None = None
         if durability is Durability.SYNC:
@@ -198,6 +201,15 @@ class RocksStore:
         except Exception as error:
             raise self._translated(error, f"cannot write a snapshot to {directory}") from error
 
+    def reclaim(self, start: bytes, end: bytes) -> None:
+        """Compact a range in a thread; see `tq.store.base.Store.reclaim`.
+
+        RocksDB frees what was deleted once the deletions have left memory. Those of some 400,000
+        tasks fit there, and without further writes they stay: on a full disk, for ever.
+        """
+        if not self._is_closed and self._failure is None:
+            self._reclaimer.request(start, end)
+
     def health(self) -> Health:
         """Return the room on the disk and whether compaction keeps up."""
         stopped = delayed = 0
@@ -227,6 +239,7 @@ class RocksStore:
         if self._is_closed:
             return
         self._is_closed = True
+        self._reclaimer.close()
         for syncer in (self._on_demand, self._on_interval):
             if syncer is not None:
                 syncer.close()

@@ -232,6 +232,18 @@ class StoreSuite:
         assert health.disk_free_bytes is None or health.disk_free_bytes > 0
         store.close()
 
+    def test_reclaiming_changes_no_row(self, tmp_path: Path) -> None:
+        """Whatever the range; and a closed store takes the call too."""
+        store = self.open_store(tmp_path)
+        commit_all(store, {b"a": b"1", b"b": b"2", b"c": b"3"}, {b"b": None})
+
+        for start, end in ((b"a", b"c"), (b"", b"\xff"), (b"x", b"y"), (b"c", b"a")):
+            store.reclaim(start, end)
+
+        assert store.scan(b"", b"\xff", 10) == [(b"a", b"1"), (b"c", b"3")]
+        store.close()
+        store.reclaim(b"a", b"c")
+
     def test_a_closed_store_refuses_and_may_be_closed_again(self, tmp_path: Path) -> None:
         """With a store error, not with the library's."""
         store = self.open_store(tmp_path)
