@@ -264,6 +264,25 @@ def test_flows_are_swept_a_slice_at_a_time_and_a_purge_between_two_does_no_harm(
     assert driver.rows.of(r.FLOW) == {}
 
 
+def test_a_floor_is_not_written_for_the_seqs_of_other_flows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "FLOOR_STEP", 4)
+    monkeypatch.setattr(flows, "FLOOR_ROWS", 3)
+    monkeypatch.setattr(flows, "_FLOOR_SEQS", 1_000)
+    driver = Driver()
+    names = tuple(f"t{number}" for number in range(10))
+    for _ in range(8):
+        for name in names:
+            driver.enqueue(1, name=name)
+    worker = driver.worker(tasks=names, window=1)
+    floors = 0
+
+    while held := driver.take(worker):
+        floors += sum(key[:1] == r.FLOW for key in driver.last.writes)
+        driver.complete(worker, *held)
+
+    assert 10 <= floors <= 30
+
+
 def test_a_flow_whose_tasks_all_run_is_not_swept() -> None:
     driver = Driver()
     driver.enqueue()

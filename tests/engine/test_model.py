@@ -731,6 +731,7 @@ def small_limits() -> Iterator[None]:
         patch.setattr(flows, "HEADS_MAX", 3)
         patch.setattr(flows, "REFILL_ROWS", 2)
         patch.setattr(flows, "FLOOR_STEP", 2)
+        patch.setattr(flows, "FLOOR_ROWS", 2)
         patch.setattr(operations, "SLICE_ROWS", 2)
         patch.setattr(passage, "SLICE_ROWS", 2)
         for module in (passage, deliveries):

@@ -59,6 +59,7 @@ def test_listing_starts_where_the_line_does_and_walks_over_nothing_that_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(flows, "FLOOR_STEP", 2)
+    monkeypatch.setattr(flows, "FLOOR_ROWS", 2)
     driver = Driver()
     ids = driver.enqueue(9)
     worker = driver.worker(window=1)

@@ -184,7 +184,7 @@ def may_be_lost(patch: pytest.MonkeyPatch, command: type) -> None:
 def a_pause_does_not_hold_for_what_was_about_to_go(patch: pytest.MonkeyPatch) -> None:
     top = Lane._top
 
-    def heedless(self: Lane, changes: Changes) -> Flow | None:
+    def heedless(self: Lane, changes: Changes) -> QueuedTask | None:
         paused = [queue.row for queue in self.weights if queue.row.paused]
         for row in paused:
             row.paused = False

@@ -79,16 +79,14 @@ class Lane:
         taken: list[QueuedTask] = []
         size = 0
         while len(taken) < count and size < bytes_max:
-            flow = self._top(changes)
-            if flow is None:
+            task = self._top(changes)
+            if task is None:
                 break
-            task = flow.head(changes)
+            flow = task.flow
             limit = self._second()
             step = 1 / self.weights[flow.queue] if self.id.weighted else 0.0
-            while task is not None and len(taken) < count and size < bytes_max:
-                key = (flow.rank, self._passes[flow.queue], task.seq)
-                if limit is not None and key > limit:
-                    break
+            before = len(taken)
+            while True:
                 flow.take(task)
                 taken.append(task)
                 size += len(task.record)
@@ -96,13 +94,18 @@ class Lane:
                     self._pass_now = self._passes[flow.queue]
                     self._passes[flow.queue] += step
                 task = flow.head(changes)
-            flow.raise_floor(changes)
+                if task is None:
+                    break
+                key = (flow.rank, self._passes[flow.queue], task.seq)
+                if len(taken) >= count or size >= bytes_max or (limit is not None and key > limit):
+                    self._replace_top(flow, key)
+                    break
+            flow.raise_floor(len(taken) - before, changes)
         return taken
 
     def first(self, changes: Changes) -> tuple[int, int] | None:
         """Return rank and seq of the task that is next, None if there is none."""
-        flow = self._top(changes)
-        head = flow.head(changes) if flow else None
+        head = self._top(changes)
         return (head.flow.rank, head.seq) if head else None
 
     def count(self, enough: int, changes: Changes) -> int:
@@ -125,7 +128,14 @@ class Lane:
         self._keys[flow] = key
         heappush(self._heap, (*key, self._tie, flow))
 
-    def _top(self, changes: Changes) -> Flow | None:
+    def _replace_top(self, flow: Flow, key: _Key) -> None:
+        """Give *flow*, which is at the top of the heap, its place by *key*."""
+        self._tie += 1
+        self._keys[flow] = key
+        heapreplace(self._heap, (*key, self._tie, flow))
+
+    def _top(self, changes: Changes) -> QueuedTask | None:
+        """Return the head of the flow that is first, which is at the top of the heap then."""
         heap = self._heap
         while heap:
             rank, at, seq, _, flow = heap[0]
@@ -139,10 +149,8 @@ class Lane:
                 continue
             key = (rank, self._passes[flow.queue], head.seq)
             if key == (rank, at, seq):
-                return flow
-            self._tie += 1
-            self._keys[flow] = key
-            heapreplace(heap, (*key, self._tie, flow))
+                return head
+            self._replace_top(flow, key)
         return None
 
     def _second(self) -> _Key | None:

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 HEADS_MAX = 1_024
 REFILL_ROWS = 512
 REFILL_BYTES = 256 * 1024
-# A floor is written once this many rows were taken: between two floors a restart walks that many tombstones at most.
+# A floor is written once it has risen so far and so many of the flow's rows were taken: a restart walks over what is
+# left of these at most.  Seqs alone do not say it: most of them belong to others where flows are served in turns.
 FLOOR_STEP = 4_096
+FLOOR_ROWS = 512
+# What was cancelled is not counted as taken, so that far enough is enough.
+_FLOOR_SEQS = 64 * FLOOR_STEP
 # A worker that dies is bad luck for what waits there; two with the same task waiting are a reason to look at it.
 ABANDONED_MAX = 1
 
@@ -116,7 +120,7 @@ class Flow:
     """One line of ready tasks.  Owned by its queue; dispatch takes from its front."""
 
     __slots__ = (
-        "_budget", "_dropped", "_end", "_floor_written", "_heads", "_is_holder", "_reach", "_returned",
+        "_budget", "_dropped", "_end", "_floor_written", "_heads", "_is_holder", "_reach", "_returned", "_taken",
         "aside", "cursor", "held", "id", "name", "prefix", "queue", "rank", "served", "unread",
     )  # fmt: skip
 
@@ -141,6 +145,7 @@ class Flow:
         self._returned: list[tuple[int, QueuedTask]] = []
         self._dropped: set[int] = set()
         self._floor_written: int | None = None
+        self._taken = 0
 
     @property
     def live(self) -> bool:
@@ -297,10 +302,11 @@ class Flow:
         self._floor_written = floor
         self.unread = True
 
-    def raise_floor(self, changes: Changes) -> None:
-        """Write the floor if it has risen far enough to be worth a row."""
+    def raise_floor(self, taken: int, changes: Changes) -> None:
+        """Write the floor if it is worth a row, now that *taken* more were taken."""
+        self._taken += taken
         floor = self._heads[0].seq if self._heads else self.cursor
-        if self._floor_written is None or floor - self._floor_written < FLOOR_STEP:
+        if self._floor_written is None or (self._taken < FLOOR_ROWS and floor - self._floor_written < _FLOOR_SEQS):
             return
         if self._returned:
             floor = min(floor, self._returned[0][0])
@@ -308,6 +314,7 @@ class Flow:
             floor = min(floor, *self.aside)
         if floor - self._floor_written >= FLOOR_STEP:
             self._write_floor(floor, changes)
+            self._taken = 0
 
     def close(self, changes: Changes) -> None:
         """Delete the flow's row: nothing of it is left but, perhaps, tasks under a lease."""
