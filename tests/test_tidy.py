@@ -33,7 +33,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "broker/sessions.py": "tests/broker/test_service.py: every test of it drives sessions over recorded transports",
     "broker/turns.py": "tests/broker/test_service.py: who is served when, how much at a time, and who must wait",
     "engine/control.py": "tests/engine/test_operations.py, test_dispatch.py: purge, redrive, forget; pause and resume",
-    "engine/deliveries.py": "tests/engine/test_leases.py, test_workers.py: all that workers do",
+    "engine/custody.py": "tests/engine/test_leases.py, test_workers.py: all that workers do",
     "engine/passage.py": "tests/engine/test_engine.py, test_bounds.py: what a tick does, and how much of it at once",
     "engine/views.py": "tests/engine/test_lookup.py: every task is shown where it is",
     "protocol/messages/admin.py": "tests/protocol/test_codec.py, test_document.py: every message",

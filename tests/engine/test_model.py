@@ -21,7 +21,7 @@ from tq.core.retry import RetryPolicy
 from tq.core.task import NewTask, TaskSpec, TaskView
 from tq.core.times import Timestamp
 from tq.core.worker import WorkerInfo
-from tq.engine import commands as c, deliveries, dispatch, flows, operations, passage, settle
+from tq.engine import commands as c, custody, dispatch, flows, operations, passage, settle
 from tq.engine.changes import Changes
 from tq.engine.engine import Engine, EngineSettings
 from tq.engine.rows import DEAD, TASK, decode_record
@@ -734,7 +734,7 @@ def small_limits() -> Iterator[None]:
         patch.setattr(flows, "FLOOR_ROWS", 2)
         patch.setattr(operations, "SLICE_ROWS", 2)
         patch.setattr(passage, "SLICE_ROWS", 2)
-        for module in (passage, deliveries):
+        for module in (passage, custody):
             patch.setattr(module, "SLICE_BYTES", 300)
         patch.setattr(settle, "CHANGE_BYTES_MAX", SETTLE_BYTES)
         patch.setattr(dispatch, "DELIVERY_TASKS_MAX", 3)

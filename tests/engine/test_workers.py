@@ -215,7 +215,7 @@ def test_a_worker_that_comes_back_is_told_what_it_has_lost() -> None:
 
 
 def test_a_worker_back_in_time_stops_the_taking_back_of_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tq.engine.deliveries.SLICE_BYTES", 250)
+    monkeypatch.setattr("tq.engine.custody.SLICE_BYTES", 250)
     driver = Driver()
     driver.enqueue(6)
     worker = driver.worker(window=6)

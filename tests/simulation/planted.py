@@ -21,8 +21,8 @@ from tq.engine.cancel import cancel
 from tq.engine.changes import Changes
 from tq.engine.commands import Enqueue, PauseQueue, Settle, Settled
 from tq.engine.control import Control
-from tq.engine.deliveries import Deliveries
-from tq.engine.dispatch import Dispatcher, Lane
+from tq.engine.custody import Custody
+from tq.engine.dispatch import Lane, Lanes
 from tq.engine.enqueue import Enqueuer, put_ready
 from tq.engine.flows import Flow, QueuedTask
 from tq.engine.leases import Leases
@@ -202,7 +202,7 @@ def a_resume_wakes_nobody(patch: pytest.MonkeyPatch) -> None:
 
     def asleep(self: Control, command: PauseQueue, now: int, changes: Changes) -> int:
         with pytest.MonkeyPatch.context() as for_now:
-            for_now.setattr(Dispatcher, "wake_all", staticmethod(lambda queue: None))
+            for_now.setattr(Lanes, "wake_all", staticmethod(lambda queue: None))
             return pause(self, command, now, changes)
 
     patch.setattr(Control, "pause", asleep)
@@ -251,7 +251,7 @@ def a_settle_is_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_heartbeat_is_not_heard(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Deliveries, "beat", lambda self, command, now, changes: None)
+    patch.setattr(Custody, "beat", lambda self, command, now, changes: None)
 
 
 def a_settled_task_is_still_counted(patch: pytest.MonkeyPatch) -> None:
@@ -304,11 +304,11 @@ def a_suspect_is_handed_out_among_others(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_suspect_is_handed_out_out_of_turn(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Dispatcher, "_isolate", hasty_isolation(Dispatcher._isolate))
+    patch.setattr(Lanes, "_isolate", hasty_isolation(Lanes._isolate))
 
 
-def hasty_isolation(isolate: Callable[[Dispatcher, Lane, Changes], None]) -> Callable[..., None]:
-    def hasty(self: Dispatcher, lane: Lane, changes: Changes) -> None:
+def hasty_isolation(isolate: Callable[[Lanes, Lane, Changes], None]) -> Callable[..., None]:
+    def hasty(self: Lanes, lane: Lane, changes: Changes) -> None:
         with pytest.MonkeyPatch.context() as for_now:
             for_now.setattr(Lane, "first", lambda self, changes: None)
             isolate(self, lane, changes)
@@ -317,7 +317,7 @@ def hasty_isolation(isolate: Callable[[Dispatcher, Lane, Changes], None]) -> Cal
 
 
 def a_suspect_waits_for_ever(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Dispatcher, "_isolate", lambda self, lane, changes: None)
+    patch.setattr(Lanes, "_isolate", lambda self, lane, changes: None)
 
 
 def a_worker_forgets_outcomes_that_were_on_their_way(patch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ Invariant: a queue that is named and does not exist is refused before anything c
 
 from tq.engine import commands
 from tq.engine.changes import Changes
-from tq.engine.dispatch import Dispatcher
+from tq.engine.dispatch import Lanes
 from tq.engine.operations import Operations
 from tq.engine.queues import Queues
 
@@ -13,9 +13,9 @@ from tq.engine.queues import Queues
 class Control:
     """The commands of operators."""
 
-    def __init__(self, queues: Queues, dispatcher: Dispatcher, operations: Operations) -> None:
+    def __init__(self, queues: Queues, lanes: Lanes, operations: Operations) -> None:
         self._queues = queues
-        self._dispatcher = dispatcher
+        self._lanes = lanes
         self._operations = operations
 
     def pause(self, command: commands.PauseQueue, now: int, changes: Changes) -> int:
@@ -24,7 +24,7 @@ class Control:
         queue.row.paused = command.paused
         self._queues.touch(queue)
         if not command.paused:
-            self._dispatcher.wake_all(queue)
+            self._lanes.wake_all(queue)
         return queue.ready
 
     def act_on_dead(self, kind: str, name: str | None, ids: list[bytes], now: int, changes: Changes) -> int:

@@ -159,14 +159,14 @@ class Lane:
         return min(others)[:3] if others else None
 
 
-class Dispatcher:
-    """Hands ready tasks to workers that have room."""
+class Lanes:
+    """All lanes: hands ready tasks to workers that have room."""
 
     def __init__(self, queues: Queues, leases: Leases) -> None:
         self._queues = queues
         self._leases = leases
-        self._lanes: dict[LaneId, Lane] = {}
-        self._lane_of: dict[bytes, Lane] = {}
+        self._by_id: dict[LaneId, Lane] = {}
+        self._by_session: dict[bytes, Lane] = {}
         self._reserved: list[WorkerSession] = []
         # Who was handed something in this batch.
         self._given: set[WorkerSession] = set()
@@ -176,26 +176,26 @@ class Dispatcher:
         """Let *worker* serve *queues*, with their weights."""
         self.unsubscribe(worker)
         lane_id = LaneId(tuple((queue.row.name, weight) for queue, weight in queues.items()), weighted, worker.names)
-        lane = self._lanes.get(lane_id)
+        lane = self._by_id.get(lane_id)
         if lane is None:
-            lane = self._lanes[lane_id] = Lane(lane_id, queues)
+            lane = self._by_id[lane_id] = Lane(lane_id, queues)
             for queue in queues:
                 queue.lanes.append(lane)
                 for flow in queue.flows.values():
                     flow.served = flow.served or lane.serves(flow.name)
                 self.wake_all(queue)
         lane.workers.append(worker)
-        self._lane_of[worker.session] = lane
+        self._by_session[worker.session] = lane
         worker.queues = [queue.row.name for queue in queues]
 
     def unsubscribe(self, worker: WorkerSession) -> None:
         """Let *worker* serve nothing."""
-        lane = self._lane_of.pop(worker.session, None)
+        lane = self._by_session.pop(worker.session, None)
         if lane is None:
             return
         lane.workers.remove(worker)
         if not lane.workers:
-            del self._lanes[lane.id]
+            del self._by_id[lane.id]
             for queue in lane.weights:
                 queue.lanes.remove(lane)
                 for flow in queue.flows.values():
@@ -214,13 +214,13 @@ class Dispatcher:
 
     def workers_of(self, queue: Queue) -> int:
         """Return how many connected workers serve *queue*."""
-        lanes = [lane for lane in self._lanes.values() if queue in lane.weights]
+        lanes = [lane for lane in self._by_id.values() if queue in lane.weights]
         return sum(worker.connected for lane in lanes for worker in lane.workers)
 
     def names_served(self, queue: Queue) -> set[str]:
         """Return the task names that some worker of *queue* has a handler for."""
         names: set[str] = set()
-        for lane in self._lanes.values():
+        for lane in self._by_id.values():
             if queue in lane.weights:
                 names |= lane.id.names
         return names
@@ -236,7 +236,7 @@ class Dispatcher:
                 worker.reserved = False
             self._reserved.clear()
             self._isolated = False
-            for lane in self._lanes.values():
+            for lane in self._by_id.values():
                 budget -= self._serve(lane, budget, changes)
                 if budget <= 0:
                     return True

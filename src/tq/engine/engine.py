@@ -22,8 +22,8 @@ from tq.engine.cancel import cancel
 from tq.engine.changes import Changes, Reader
 from tq.engine.commands import Command
 from tq.engine.control import Control
-from tq.engine.deliveries import Deliveries
-from tq.engine.dispatch import Dispatcher
+from tq.engine.custody import Custody
+from tq.engine.dispatch import Lanes
 from tq.engine.enqueue import Enqueuer
 from tq.engine.flows import HeadsBudget
 from tq.engine.leases import Leases
@@ -83,7 +83,7 @@ class Engine:
         self._workers = Workers(settings.lease_ms)
         self._timeline = Timeline(self._meta)
         self._retention = Retention(self._meta, self._queues, settings.frame_memory_ms)
-        self._dispatcher = Dispatcher(self._queues, self._leases)
+        self._lanes = Lanes(self._queues, self._leases)
         self._operations = Operations(self._meta, self._queues, self._timeline, self._waiters)
         self._lookup = Lookup(self._queues, self._leases, self._workers, self._waiters)
         self._pages = Pages(self._queues, self._leases, self._workers)
@@ -98,11 +98,11 @@ class Engine:
             self._meta, self._queues, self._leases, self._timeline, self._retention, self._waiters,
             draw=draw, payload_bytes_max=settings.payload_bytes_max, dead_retention_ms=settings.dead_retention_ms,
         )  # fmt: skip
-        self._deliveries = Deliveries(self._queues, self._leases, self._workers, self._dispatcher, self._settler)
-        self._control = Control(self._queues, self._dispatcher, self._operations)
+        self._custody = Custody(self._queues, self._leases, self._workers, self._lanes, self._settler)
+        self._control = Control(self._queues, self._lanes, self._operations)
         self._passage = Passage(
             self._meta, self._queues, self._leases, self._workers, self._timeline,
-            self._retention, self._operations, self._waiters, self._deliveries,
+            self._retention, self._operations, self._waiters, self._custody,
         )  # fmt: skip
         self._handlers = self._table()
 
@@ -147,7 +147,7 @@ class Engine:
 
     def dispatch(self, changes: Changes) -> bool:
         """Hand out ready tasks; tells whether there may be more than one batch of them."""
-        return self._dispatcher.dispatch(changes)
+        return self._lanes.dispatch(changes)
 
     def seal(self, now: int, changes: Changes) -> None:
         """Complete a batch before it is committed."""
@@ -167,16 +167,16 @@ class Engine:
         c = commands
         return {
             c.Enqueue: self._enqueuer.apply,
-            c.Settle: self._deliveries.settle,
-            c.Register: self._deliveries.register,
-            c.Subscribe: self._deliveries.subscribe,
-            c.SetWindow: self._deliveries.set_window,
-            c.SetReading: self._deliveries.set_reading,
-            c.MarkStarted: self._deliveries.mark_started,
-            c.Release: self._deliveries.release,
-            c.Beat: self._deliveries.beat,
-            c.Disconnect: self._deliveries.disconnect,
-            c.Leave: self._deliveries.leave,
+            c.Settle: self._custody.settle,
+            c.Register: self._custody.register,
+            c.Subscribe: self._custody.subscribe,
+            c.SetWindow: self._custody.set_window,
+            c.SetReading: self._custody.set_reading,
+            c.MarkStarted: self._custody.mark_started,
+            c.Release: self._custody.release,
+            c.Beat: self._custody.beat,
+            c.Disconnect: self._custody.disconnect,
+            c.Leave: self._custody.leave,
             c.Wait: lambda k, _, changes: self._lookup.wait(k.ids, k.connection, changes),
             c.Unwait: self._unwait,
             c.Get: lambda k, _, changes: self._lookup.get(k.ids, changes),

@@ -10,7 +10,7 @@ from tq.core.outcome import TaskResult
 from tq.core.times import SECOND, Timestamp
 from tq.engine import commands
 from tq.engine.changes import Changes
-from tq.engine.deliveries import Deliveries
+from tq.engine.custody import Custody
 from tq.engine.enqueue import put_ready
 from tq.engine.flows import Flow
 from tq.engine.leases import Leases
@@ -43,7 +43,7 @@ class Passage:
         retention: Retention,
         operations: Operations,
         waiters: Waiters,
-        deliveries: Deliveries,
+        custody: Custody,
     ) -> None:
         self._meta = meta
         self._queues = queues
@@ -53,7 +53,7 @@ class Passage:
         self._retention = retention
         self._operations = operations
         self._waiters = waiters
-        self._deliveries = deliveries
+        self._custody = custody
         self._first_part = 0
         # Where the sweep that is under way goes on: the number of the queue, and those of its flows that are left.
         self._swept_queue = 0
@@ -66,7 +66,7 @@ class Passage:
         All slices together are one bounded change.  A single task may be larger than its
         slice: then the others wait for the next tick.
         """
-        parts = (self._move_due, self._deliveries.take_back, self._retention.expire, self._operations.step)
+        parts = (self._move_due, self._custody.take_back, self._retention.expire, self._operations.step)
         first = self._first_part = (self._first_part + 1) % len(parts)
         for part in (*parts[first:], *parts[:first]):
             if part(now, changes) > SLICE_BYTES:

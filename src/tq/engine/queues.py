@@ -33,7 +33,7 @@ from tq.engine.rows import (
 NAMES_MAX = 10_000
 
 
-class Lanes(Protocol):
+class Serving(Protocol):
     """Who wants to know that a flow has something to hand out."""
 
     def serves(self, name: str) -> bool:
@@ -72,7 +72,7 @@ class Queue:
         self.flows: dict[FlowId, Flow] = {}
         # In the order of their turns, so that who looks for the first need not look at all.
         self.suspects: list[QueuedTask] = []
-        self.lanes: list[Lanes] = []
+        self.lanes: list[Serving] = []
         self.running = running
         self.running_count = 0
         self._with_suspects = with_suspects

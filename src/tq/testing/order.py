@@ -44,11 +44,11 @@ def check_hand_out(rows: Rows, engine: Engine, fresh: dict[int, LeaseRow], *, is
     waiting = [key for key in rows.ready if key not in rows.leased and rows.live(key) and key not in unsure]
     waiting = [key for key in waiting if not rows.queues[r.flow_of(key).queue].paused]
     for lease in fresh.values():
-        lane = engine._dispatcher._lane_of.get(lease.session)
+        lane = engine._lanes._by_session.get(lease.session)
         if lane is not None:
             _check_lease(lease, lane, _left(lane, waiting), suspects)
     if is_complete:
-        for lane in engine._dispatcher._lanes.values():
+        for lane in engine._lanes._by_id.values():
             _check_hands(lane, _left(lane, waiting), suspects)
 
 

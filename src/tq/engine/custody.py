@@ -1,4 +1,4 @@
-"""Deliveries: what workers do with the tasks they are handed, from their first word to their last.
+"""Custody: what workers do with the tasks they hold, from their first word to their last.
 
 Invariant: a task leaves a worker in the batch that tells the worker so: what is taken
 from one that may still run it is revoked, what it named and does not hold too.
@@ -7,7 +7,7 @@ from one that may still run it is revoked, what it named and does not hold too.
 from tq.engine import commands
 from tq.engine.changes import Changes, Revocation
 from tq.engine.commands import Registered
-from tq.engine.dispatch import Dispatcher
+from tq.engine.dispatch import Lanes
 from tq.engine.flows import QueuedTask
 from tq.engine.leases import Leases
 from tq.engine.operations import SLICE_BYTES
@@ -16,16 +16,14 @@ from tq.engine.settle import Settler
 from tq.engine.workers import WINDOW_BYTES_MAX, WINDOW_TASKS_MAX, Workers, WorkerSession
 
 
-class Deliveries:
-    """The commands of workers, and the end of leases by time."""
+class Custody:
+    """The commands of workers, and the end of their leases by time."""
 
-    def __init__(
-        self, queues: Queues, leases: Leases, workers: Workers, dispatcher: Dispatcher, settler: Settler
-    ) -> None:
+    def __init__(self, queues: Queues, leases: Leases, workers: Workers, lanes: Lanes, settler: Settler) -> None:
         self._queues = queues
         self._leases = leases
         self._workers = workers
-        self._dispatcher = dispatcher
+        self._lanes = lanes
         self._settler = settler
 
     def settle(self, command: commands.Settle, now: int, changes: Changes) -> commands.Settled:
@@ -55,7 +53,7 @@ class Deliveries:
         queues: dict[Queue, int] = {}
         for name, weight in command.queues:
             queues[self._queues.provide(name)] = max(1, weight)
-        self._dispatcher.subscribe(worker, queues, weighted=command.weighted)
+        self._lanes.subscribe(worker, queues, weighted=command.weighted)
 
     def set_window(self, command: commands.SetWindow, now: int, changes: Changes) -> None:
         """Note how much a worker is willing to hold."""
@@ -94,7 +92,7 @@ class Deliveries:
         """Take back all that a worker holds, and forget it."""
         worker = self._workers.known(command.session)
         self._give_back(list(self._leases.held_by(worker.session)), worker, now, changes)
-        self._dispatcher.unsubscribe(worker)
+        self._lanes.unsubscribe(worker)
         self._workers.remove(worker, changes)
 
     # ------------------------------------------------------------------ time
@@ -132,7 +130,7 @@ class Deliveries:
                 part.append(task)
             self._lose(part, worker, now, changes)
             if not worker.held_tasks:
-                self._dispatcher.unsubscribe(worker)
+                self._lanes.unsubscribe(worker)
                 self._workers.remove(worker, changes)
                 changes.expelled.append(worker.session)
             else:
