@@ -48,6 +48,12 @@ Half of a change: the broker counts specs twice and adds keys, and a smaller fra
 REQUEST_IDS_MAX = 1_000
 """Ids in one request (`Get`, `Wait`, `Unwait`, `Cancel`, `ControlDead`): each costs the broker a read or a few."""
 
+LABELS_MAX = 16
+"""Labels of one worker: they are shown in a column of a table."""
+
+LABEL_CHARACTERS_MAX = 128
+"""Characters of the key, and of the value, of a label."""
+
 PAGE_MAX = 1_000
 """Entries on one page of a list; it has fewer where they do not fit an answer."""
 

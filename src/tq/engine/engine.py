@@ -87,7 +87,7 @@ class Engine:
         self._operations = Operations(self._meta, self._queues, self._timeline, self._waiters)
         self._lookup = Lookup(self._queues, self._leases, self._workers, self._waiters)
         self._pages = Pages(self._queues, self._leases, self._workers)
-        self._overview = Overview(self._queues, self._leases, self._workers, self._dispatcher, self._operations)
+        self._overview = Overview(self._queues, self._leases, self._workers, self._lanes, self._operations)
         self._enqueuer = Enqueuer(
             self._meta,
             self._queues,

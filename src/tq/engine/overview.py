@@ -5,18 +5,19 @@ a worker says of itself; a page builds no more views than are on it.
 """
 
 from heapq import nsmallest
+from itertools import islice
 
 import msgspec
 
 from tq.core.errors import BatchTooLarge, InvalidArgument
 from tq.core.ids import ID_BYTES
-from tq.core.limits import NAME_LENGTH_MAX, PAGE_MAX
+from tq.core.limits import LABEL_CHARACTERS_MAX, LABELS_MAX, NAME_LENGTH_MAX, PAGE_MAX
 from tq.core.queue import QueueView
 from tq.core.times import Timestamp
 from tq.core.worker import WorkerView
 from tq.engine.changes import Changes
 from tq.engine.commands import Totals
-from tq.engine.dispatch import Dispatcher
+from tq.engine.dispatch import Lanes
 from tq.engine.leases import Leases
 from tq.engine.operations import Operations
 from tq.engine.pages import Room, check_limit, numbers_in
@@ -35,13 +36,11 @@ _HEAD_BYTES = 5
 class Overview:
     """Answers `ListQueues`, `ListWorkers` and `GetTotals`."""
 
-    def __init__(
-        self, queues: Queues, leases: Leases, workers: Workers, dispatcher: Dispatcher, operations: Operations
-    ) -> None:
+    def __init__(self, queues: Queues, leases: Leases, workers: Workers, lanes: Lanes, operations: Operations) -> None:
         self._queues = queues
         self._leases = leases
         self._workers = workers
-        self._dispatcher = dispatcher
+        self._lanes = lanes
         self._operations = operations
 
     def totals(self) -> Totals:
@@ -66,7 +65,7 @@ class Overview:
             QueueNotFound: There is no queue of that name.
         """
         queue = self._queues.named(name)
-        served = self._dispatcher.names_served(queue)
+        served = self._lanes.names_served(queue)
         waiting: set[str] = set()
         for flow in queue.flows.values():
             if flow.name not in served and flow.name not in waiting and flow.waits(changes):
@@ -114,11 +113,10 @@ class Overview:
         page = nsmallest(PAGE_MAX if limit is None else limit, rest, key=lambda worker: worker.session)
         if limit is None and len(rest) > len(page):
             page = rest
-        started = self._started(page)
         views: list[WorkerView] = []
         room = Room()
         for worker in page:
-            view, size = _view_of_worker(worker, started[worker.session])
+            view, size = _view_of_worker(worker, self._leases.started_by(worker.session))
             if not room.take(size):
                 _check_paged(limit, len(views), len(rest), "workers")
                 return views, views[-1].session
@@ -134,7 +132,7 @@ class Overview:
             running=queue.running_count,
             scheduled=row.scheduled,
             dead=row.dead,
-            workers=self._dispatcher.workers_of(queue),
+            workers=self._lanes.workers_of(queue),
             enqueued_total=row.enqueued_total,
             completed_total=row.completed_total,
             failed_total=row.failed_total,
@@ -146,14 +144,6 @@ class Overview:
             names_unserved=unserved,
         )
 
-    def _started(self, workers: list[WorkerSession]) -> dict[bytes, int]:
-        started = {worker.session: 0 for worker in workers}
-        if any(worker.held_tasks for worker in workers):
-            for task in self._leases.running.values():
-                if task.started_at and task.lease is not None and task.lease.session in started:
-                    started[task.lease.session] += 1
-        return started
-
 
 def _view_of_worker(worker: WorkerSession, started: int) -> tuple[WorkerView, int]:
     """Return a view of *worker*, its texts cut to what a task name may have, and at most how many bytes it takes."""
@@ -161,10 +151,16 @@ def _view_of_worker(worker: WorkerSession, started: int) -> tuple[WorkerView, in
     tasks, queues = _as_many_as_fit(info.tasks), _as_many_as_fit(worker.queues)
     texts = [text[:NAME_LENGTH_MAX] for text in (info.name, info.host, info.pool, info.version)]
     name, host, pool, version = texts
+    labels = {
+        key[:LABEL_CHARACTERS_MAX]: value[:LABEL_CHARACTERS_MAX]
+        for key, value in islice(info.labels.items(), LABELS_MAX)
+    }
     blocked_by = None if worker.blocked_by is None else worker.blocked_by[:NAME_LENGTH_MAX]
     view = WorkerView(
         session=worker.session,
-        info=msgspec.structs.replace(info, name=name, host=host, pool=pool, version=version, tasks=tasks),
+        info=msgspec.structs.replace(
+            info, name=name, host=host, pool=pool, version=version, tasks=tasks, labels=labels
+        ),
         queues=queues,
         connected=worker.connected,
         registered_at=Timestamp(worker.registered_at),
@@ -174,7 +170,8 @@ def _view_of_worker(worker: WorkerSession, started: int) -> tuple[WorkerView, in
         isolating=worker.isolating,
         blocked_by=blocked_by,
     )
-    return view, _VIEW_BYTES + sum(_text_bytes(text) for text in (*texts, blocked_by or "", *tasks, *queues))
+    shown = (*texts, blocked_by or "", *tasks, *queues, *labels, *labels.values())
+    return view, _VIEW_BYTES + sum(map(_text_bytes, shown))
 
 
 def _as_many_as_fit(names: list[str]) -> list[str]:

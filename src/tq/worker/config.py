@@ -10,14 +10,13 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from tq.core.limits import LABEL_CHARACTERS_MAX, LABELS_MAX
 from tq.core.queue import check_queue_name
 from tq.core.times import DAY, SECOND
 from tq.protocol.endpoints import check_url
 
 WEIGHT_MAX = 1_000
 CHILDREN_MAX = 1_000
-LABELS_MAX = 16
-LABEL_CHARACTERS_MAX = 128
 
 _WORK = {"group": "Work"}
 _BROKER = {"group": "Broker"}
