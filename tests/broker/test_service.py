@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from tests.broker.peers import START_MS, Bench, Peer, records, settle
-from tq.broker.batch import SAID_BYTES_MAX, WRITTEN_BYTES_MAX
+from tq.broker.batch import SAID_BYTES_MAX, WRITES_MAX, WRITTEN_BYTES_MAX
 from tq.core.errors import StoreError
 from tq.core.lease import DeliveryRef
 from tq.core.limits import CHANGE_BYTES_MAX, FRAME_BYTES_MAX
@@ -1033,3 +1033,66 @@ async def test_a_dismissed_peer_that_does_not_read_is_cut_off() -> None:
     bench.pass_time(10_000)
 
     assert (was_cut, client.wire.aborted) == (False, True)
+
+
+class Counting(MemoryStore):
+    """A store that keeps how many rows each batch wrote."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows_written: list[int] = []
+
+    def commit(self, writes: Mapping[bytes, bytes | None], *, sync: bool = True) -> Awaitable[Commit]:
+        self.rows_written.append(len(writes))
+        return super().commit(writes, sync=sync)
+
+
+async def test_what_a_worker_asks_of_thousands_of_tasks_is_done_in_several_batches() -> None:
+    store = Counting()
+    bench = await Bench(store).start()
+    client = await bench.client()
+    for _ in range(10):
+        client.send(bench.enqueue(500))
+    worker = await bench.worker(window=0)
+    worker.send(messages.Window(5_000, 1 << 24))
+    await settle(60)
+    places = [
+        DeliveryRef(deliver.token, index)
+        for deliver in worker.received()
+        if isinstance(deliver, messages.Deliver)
+        for index in range(len(deliver.records))
+    ]
+    assert len(places) == 5_000
+    client.send(messages.ControlQueue("default", messages.QueueAction.PURGE))
+    await settle()
+    client.received()
+    store.rows_written.clear()
+
+    worker.send(messages.Started(places))
+    worker.send(messages.Release(places[:1_500]))
+    worker.send(messages.Goodbye())
+    await settle(60)
+
+    assert [type(message) for message in worker.received()] == [messages.Ok]
+    assert max(store.rows_written) < WRITES_MAX // 2
+    assert sum(store.rows_written) >= 10_000
+    client.send(messages.GetStats())
+    await settle()
+    assert client.received()[0].workers == 0
+    assert client.received() == []
+
+
+async def test_a_worker_that_comes_back_without_its_thousands_of_tasks_is_welcomed_once_all_are_back() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+    for _ in range(6):
+        client.send(bench.enqueue(500))
+    await bench.worker(window=3_000)
+    await settle(60)
+
+    await bench.worker(window=0)  # the same session
+
+    client.send(messages.ListQueues())
+    await settle()
+    (queue,) = client.received()[-1].queues
+    assert (queue.ready, queue.running) == (3_000, 0)

@@ -244,10 +244,19 @@ class Driver:
         return self.inbox.pop(session, [])
 
     def start(self, session: bytes, *held: Held) -> None:
-        self.do(c.MarkStarted(session, [each.place for each in held]))
+        rest = [each.place for each in held]
+        while rest:
+            rest = self.do(c.MarkStarted(session, rest))
 
     def release(self, session: bytes, *held: Held) -> None:
-        self.do(c.Release(session, [each.place for each in held]))
+        rest = [each.place for each in held]
+        while rest:
+            rest = self.do(c.Release(session, rest))
+
+    def leave(self, session: bytes) -> None:
+        """Let *session* leave in as many batches as that takes."""
+        while not self.do(c.Leave(session)):
+            pass
 
     def complete(self, session: bytes, *held: Held, result: bytes | None = None) -> list[tuple[int, int]]:
         return self.settle(c.Settle(session, [Done(*each.place, result) for each in held], []))

@@ -5,12 +5,13 @@ from random import Random
 
 import pytest
 
-from tests.engine.harness import A, Driver, bytes_of
+from tests.engine.harness import A, Driver, Held, bytes_of
 from tq.core.limits import CHANGE_BYTES_MAX
 from tq.core.outcome import FailedAttempt, TaskFailure
 from tq.core.retry import RetryPolicy
 from tq.engine import commands as c
 from tq.engine.operations import SLICE_BYTES
+from tq.engine.workers import WINDOW_TASKS_MAX
 
 LONG = TaskFailure("E" * 255, "m" * 2_048, "\N{SNOWMAN}" * 16_384)
 WAIT = RetryPolicy(backoff_ms=1_000, backoff_max_ms=1_000)
@@ -84,7 +85,7 @@ def all_is_given_back(driver: Driver, worker: bytes, ids: list[bytes]) -> None:
     driver.do(c.SetWindow(worker, 0, 0))
     driver.start(worker, *held[::2])
     driver.release(worker, *held[1::2])
-    driver.do(c.Leave(worker))
+    driver.leave(worker)
     assert driver.queue().ready == 1_000
 
 
@@ -120,3 +121,89 @@ def test_no_command_makes_a_larger_change_than_may_be(
     assert driver.queue().running == 1_000
 
     story(driver, worker, ids)
+
+
+def full_window(driver: Driver) -> tuple[bytes, list[Held]]:
+    """Have a worker hold as many small tasks as one may."""
+    worker = driver.worker(window=0)
+    driver.enqueue(WINDOW_TASKS_MAX, dispatch=False)
+    driver.do(c.SetWindow(worker, WINDOW_TASKS_MAX, 1 << 30))
+    held = driver.take(worker)
+    driver.do(c.SetWindow(worker, 0, 0))
+    assert len(held) == WINDOW_TASKS_MAX
+    return worker, held
+
+
+def leaves(driver: Driver, worker: bytes, held: list[Held]) -> None:
+    driver.leave(worker)
+    assert driver.do(c.ListWorkers())[0] == []
+
+
+def releases_in_any_order(driver: Driver, worker: bytes, held: list[Held]) -> None:
+    driver.release(worker, *sorted(held, key=lambda each: each.index))
+
+
+def comes_back_with_nothing(driver: Driver, worker: bytes, held: list[Held]) -> None:
+    while driver.connect("w", ("t",), []).rest:
+        pass
+
+
+def comes_back_with_half(driver: Driver, worker: bytes, held: list[Held]) -> None:
+    claimed = [(each.token, [each.index], [each.index]) for each in held[::2]]
+    while driver.connect("w", ("t",), claimed).rest:
+        pass
+    assert driver.engine._leases.started_by(worker) == len(claimed)
+    driver.start(worker, *held[::2])
+    driver.release(worker, *held[::2])
+
+
+def stalls(driver: Driver, worker: bytes, held: list[Held]) -> None:
+    # One task of each delivery is started: every row is written again.
+    driver.start(worker, *[each for each in held if not each.index])
+    for _ in range(4):
+        driver.now += driver.settings.lease_ms // 2
+        driver.beat(worker, turns=False)
+        driver.tick()
+    driver.leave(worker)
+
+
+@pytest.mark.parametrize("purged", [False, True], ids=["waiting", "purged"])
+@pytest.mark.parametrize(
+    "story", [leaves, releases_in_any_order, comes_back_with_nothing, comes_back_with_half, stalls],
+    ids=lambda story: story.__name__,
+)  # fmt: skip
+def test_what_is_held_of_a_full_window_goes_back_in_changes_that_may_be(
+    story: Callable[[Driver, bytes, list[Held]], None], purged: bool
+) -> None:
+    driver = Measured(checked=False)
+    worker, held = full_window(driver)
+    if purged:
+        driver.do(c.PurgeQueue("q"))
+
+    story(driver, worker, held)
+
+    assert driver.queue().running == 0
+    assert driver.queue().ready == (0 if purged else WINDOW_TASKS_MAX)
+
+
+def test_the_marks_of_a_full_window_are_made_in_changes_that_may_be() -> None:
+    driver = Measured(checked=False)
+    worker, held = full_window(driver)
+
+    driver.start(worker, *sorted(held, key=lambda each: each.index))
+
+    assert all(task.started_at for task in driver.engine._leases.held_by(worker))
+
+
+def test_tasks_that_are_over_their_time_in_many_deliveries_come_back_in_changes_that_may_be() -> None:
+    driver = Measured(checked=False)
+    worker, held = full_window(driver)
+    driver.do(c.Beat(worker, 1, None))
+    driver.start(worker, *[each for each in held if not each.index])
+    timeout_ms = held[0].record.spec.timeout_ms
+    driver.now += timeout_ms + driver.settings.grace_ms
+    driver.do(c.Beat(worker, 2, None))
+
+    driver.tick()
+
+    assert driver.queue().running == 0

@@ -46,9 +46,9 @@ class Answering(Protocol):
 
 
 class Unfinished(msgspec.Struct, frozen=True, gc=False):
-    """A request that does not fit into one batch: ``rest`` is to be answered, as the message was, in the next."""
+    """A request that does not fit into one batch: ``rest`` is to be answered, as the message was, in a later one."""
 
-    rest: "SettleRest"
+    rest: msgspec.Struct
 
 
 class SettleRest(msgspec.Struct, frozen=True, gc=False):
@@ -61,7 +61,9 @@ class SettleRest(msgspec.Struct, frozen=True, gc=False):
 Answer = Callable[[Answering, Session, Any, int, Changes], msgspec.Struct | None]
 
 
-def _hello(host: Answering, session: Session, message: messages.Hello, now: int, changes: Changes) -> messages.Welcome:
+def _hello(
+    host: Answering, session: Session, message: messages.Hello, now: int, changes: Changes
+) -> messages.Welcome | Unfinished:
     lost: list[tuple[int, int]] = []
     resumed = False
     if message.role is not Role.CLIENT:
@@ -74,6 +76,8 @@ def _hello(host: Answering, session: Session, message: messages.Hello, now: int,
             held = [(held.token, held.indexes, held.started) for held in message.held]
             register = commands.Register(message.session, message.secret, message.worker, held)
             registered = host.engine.apply(register, now, changes)
+            if registered.rest:
+                return Unfinished(message)
             resumed, lost = registered.resumed, registered.lost
             host.appoint(session, message.session)
     return messages.Welcome(session.conn.version, host.server, now, host.limits, resumed, _refs(lost))
@@ -114,12 +118,18 @@ def _window(host: Answering, session: Session, message: messages.Window, now: in
     host.engine.apply(commands.SetWindow(_worker(session), message.tasks, message.payload_bytes), now, changes)
 
 
-def _started(host: Answering, session: Session, message: messages.Started, now: int, changes: Changes) -> None:
-    host.engine.apply(commands.MarkStarted(_worker(session), _places(message.tasks)), now, changes)
+def _started(
+    host: Answering, session: Session, message: messages.Started, now: int, changes: Changes
+) -> Unfinished | None:
+    rest = host.engine.apply(commands.MarkStarted(_worker(session), _places(message.tasks)), now, changes)
+    return Unfinished(messages.Started(_refs(rest))) if rest else None
 
 
-def _release(host: Answering, session: Session, message: messages.Release, now: int, changes: Changes) -> None:
-    host.engine.apply(commands.Release(_worker(session), _places(message.tasks)), now, changes)
+def _release(
+    host: Answering, session: Session, message: messages.Release, now: int, changes: Changes
+) -> Unfinished | None:
+    rest = host.engine.apply(commands.Release(_worker(session), _places(message.tasks)), now, changes)
+    return Unfinished(messages.Release(_refs(rest))) if rest else None
 
 
 def _heartbeat(
@@ -129,8 +139,11 @@ def _heartbeat(
     return messages.Ok()
 
 
-def _goodbye(host: Answering, session: Session, message: messages.Goodbye, now: int, changes: Changes) -> messages.Ok:
-    host.engine.apply(commands.Leave(_worker(session)), now, changes)
+def _goodbye(
+    host: Answering, session: Session, message: messages.Goodbye, now: int, changes: Changes
+) -> messages.Ok | Unfinished:
+    if not host.engine.apply(commands.Leave(_worker(session)), now, changes):
+        return Unfinished(message)
     host.retire(session)
     return messages.Ok()
 

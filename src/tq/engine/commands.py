@@ -21,10 +21,14 @@ class Command(msgspec.Struct, Generic[A], frozen=True, gc=False):
 
 
 class Registered(msgspec.Struct, frozen=True, gc=False):
-    """Answer to `Register`: whether the session was known, and the (token, index) pairs it does not hold."""
+    """Answer to `Register`: whether the session was known, and the (token, index) pairs it does not hold.
+
+    ``rest``: some of what it held is not dealt with yet; the same is to be asked again, of a later batch.
+    """
 
     resumed: bool
     lost: list[tuple[int, int]]
+    rest: bool = False
 
 
 class Enqueue(Command[list[tuple[int, str, str]]], frozen=True, gc=False):
@@ -85,15 +89,15 @@ class Settle(Command[Settled], frozen=True, gc=False):
     failed: list[FailedAttempt]
 
 
-class MarkStarted(Command[None], frozen=True, gc=False):
-    """These tasks really run."""
+class MarkStarted(Command[list[tuple[int, int]]], frozen=True, gc=False):
+    """These tasks really run; answered by those that are to be asked of a later batch."""
 
     session: bytes
     tasks: list[tuple[int, int]]
 
 
-class Release(Command[None], frozen=True, gc=False):
-    """These tasks come back unstarted."""
+class Release(Command[list[tuple[int, int]]], frozen=True, gc=False):
+    """These tasks come back unstarted; answered by those that are to be asked of a later batch."""
 
     session: bytes
     tasks: list[tuple[int, int]]
@@ -113,8 +117,8 @@ class Disconnect(Command[None], frozen=True, gc=False):
     session: bytes
 
 
-class Leave(Command[None], frozen=True, gc=False):
-    """A worker leaves for good."""
+class Leave(Command[bool], frozen=True, gc=False):
+    """A worker leaves for good; False: it still holds something, and is to be asked again, of a later batch."""
 
     session: bytes
 

@@ -19,6 +19,8 @@ from tq.engine.flows import QueuedTask
 from tq.engine.rows import LEASE, LeaseRow, encode_row, u64
 
 _DEADLINES_SLACK = 1_000
+# Of a row for each of its tasks: 30 bytes of key, up to 3 of its index.
+_ROW_TASK_BYTES = 36
 # Stands for a whole delivery where the index of a task does for one.
 _WHOLE = -1
 
@@ -35,6 +37,11 @@ class Lease:
         self.tasks = tasks
         self.live = sum(task is not None for task in tasks)
         self.started = 0
+
+    @property
+    def row_bytes(self) -> int:
+        """How many bytes its row takes at most."""
+        return _ROW_TASK_BYTES * (len(self.tasks) + 1)
 
 
 class Leases:
@@ -152,14 +159,18 @@ class Leases:
             heapify(self._deadlines)
 
     def overdue(self, now: int, bytes_max: int) -> list[QueuedTask]:
-        """Return the tasks whose deadline has passed, until their records reach *bytes_max*."""
+        """Return the tasks whose deadline has passed, until their records and leases' rows reach *bytes_max*."""
         found: list[QueuedTask] = []
+        counted: set[int] = set()
         size = 0
         while self._deadlines and self._deadlines[0][0] <= now and size < bytes_max:
             _, token, index = heappop(self._deadlines)
             tasks = self._tasks_at(token, index)
             found += tasks
             size += sum(len(task.record) for task in tasks)
+            if tasks and token not in counted:
+                counted.add(token)
+                size += self._by_token[token].row_bytes
         return found
 
     def next_deadline(self) -> int | None:

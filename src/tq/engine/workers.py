@@ -28,13 +28,14 @@ class WorkerSession:
 
     ``isolating``: it holds a suspect alone; ``reserved``: it is being emptied for one;
     ``reads``: what it was sent does not pile up; ``sent_bytes``: handed to it in this batch;
-    ``stuck_at``: when a heartbeat first said that its loop had not turned since the one before.
+    ``stuck_at``: when a heartbeat first said that its loop had not turned since the one before;
+    ``relieved``: it is stalled, and all that it had not started was taken back.
     """
 
     __slots__ = (
         "blocked_by", "connected", "held_bytes", "held_tasks", "info", "isolating", "names", "progress", "queues",
-        "reads", "registered_at", "reserved", "secret_hash", "seen_at", "sent_bytes", "session", "stalled", "stuck_at",
-        "window_bytes", "window_tasks",
+        "reads", "registered_at", "relieved", "reserved", "secret_hash", "seen_at", "sent_bytes", "session", "stalled",
+        "stuck_at", "window_bytes", "window_tasks",
     )  # fmt: skip
 
     def __init__(self, session: bytes, row: WorkerRow, now: int) -> None:
@@ -58,15 +59,21 @@ class WorkerSession:
         self.progress = -1
         self.stuck_at: int | None = None
         self.stalled = False
+        self.relieved = False
 
     def beat(self, progress: int, blocked_by: str | None, now: int) -> None:
         """Note a heartbeat, and whether its loop has turned since the last."""
         self.seen_at = now
         self.blocked_by = blocked_by
         if progress != self.progress:
-            self.progress, self.stuck_at, self.stalled = progress, None, False
+            self.progress = progress
+            self.turned()
         elif self.stuck_at is None:
             self.stuck_at = now
+
+    def turned(self) -> None:
+        """Note that its event loop turns."""
+        self.stuck_at, self.stalled, self.relieved = None, False, False
 
     def hold(self, task: QueuedTask) -> None:
         """Count a task under its leases."""
@@ -158,7 +165,7 @@ class Workers:
         if self._none_before is None:
             self._none_before = now + self._lease_ms
         # Only its event loop registers.
-        worker.stuck_at, worker.stalled = None, False
+        worker.turned()
         worker.window_tasks = 0
         return worker, resumed
 
@@ -179,21 +186,21 @@ class Workers:
         return [worker for worker in self._by_session.values() if worker.seen_at <= over]
 
     def stuck(self, now: int) -> list[WorkerSession]:
-        """Return the workers that are to be taken for stalled from now on."""
+        """Return the workers that are taken for stalled and may still hold what they have not started."""
         if self._is_early(now):
             return []
         over = now - self._lease_ms
         return [
             worker
             for worker in self._by_session.values()
-            if worker.stuck_at is not None and worker.stuck_at <= over and not worker.stalled
+            if worker.stuck_at is not None and worker.stuck_at <= over and not worker.relieved
         ]
 
     def next_over(self, now: int) -> int | None:
         """Return an instant before which none of them will be silent or stuck for too long."""
         if not self._is_early(now):
             since = [
-                worker.seen_at if worker.stuck_at is None or worker.stalled else min(worker.seen_at, worker.stuck_at)
+                worker.seen_at if worker.stuck_at is None or worker.relieved else min(worker.seen_at, worker.stuck_at)
                 for worker in self._by_session.values()
             ]
             self._none_before = min(since) + self._lease_ms if since else None
