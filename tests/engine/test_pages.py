@@ -75,6 +75,40 @@ def test_listing_starts_where_the_line_does_and_walks_over_nothing_that_is_gone(
     assert min(start for start in driver.rows.starts if start[:1] == r.READY)[-8:] >= floor
 
 
+def test_a_page_over_many_lines_reads_few_rows_of_each() -> None:
+    driver = Driver(checked=False)
+    ids = [driver.enqueue(name=f"t{number}", dispatch=False)[0] for _ in range(20) for number in range(200)]
+    driver.rows.forget_counts()
+
+    views, cursor = driver.do(c.ListTasks("ready", "q", 10, None))
+    first = driver.rows.rows_read
+    driver.rows.forget_counts()
+    more, _ = driver.do(c.ListTasks("ready", "q", 300, cursor))
+
+    assert [view.id for view in (*views, *more)] == ids[:310]
+    # Those that begin behind the page are not read, each of the others a few rows ahead.
+    assert first <= 3 * 11
+    assert driver.rows.rows_read <= 200 + 4 * 300
+
+
+def test_what_a_page_reads_of_other_lines_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tq.engine.pages._PAGE_BYTES_MAX", 5_000)
+    driver = Driver(checked=False)
+    ids = [driver.enqueue(name=f"t{number}", payload=bytes(1_000))[0] for _ in range(3) for number in range(10)]
+    cursor: bytes | None = None
+    shown: list[bytes] = []
+    while True:
+        driver.rows.forget_counts()
+        views, cursor = driver.do(c.ListTasks("ready", "q", 100, cursor))
+        shown += [view.id for view in views]
+        assert views
+        assert driver.rows.rows_read <= 10 + 6
+        if cursor is None:
+            break
+
+    assert shown == ids
+
+
 def test_running_tasks_are_listed_in_the_order_in_which_they_were_handed_out() -> None:
     driver = Driver()
     ids = [*driver.enqueue(2, queue="a"), *driver.enqueue(2, queue="b")]
@@ -210,7 +244,8 @@ def test_a_page_of_long_payloads_reads_a_bounded_number_of_bytes(monkeypatch: py
 
     views, cursor = driver.do(c.ListTasks("ready", "q", 1_000, None))
 
-    assert ([view.id for view in views], cursor is None) == (ids[:4], False)
+    # What was read ahead and is not shown counts too.
+    assert ([view.id for view in views], cursor is None) == (ids[:3], False)
     assert driver.rows.rows_read <= 8
     assert pages(driver, "ready", "q", 1_000) == ids
 

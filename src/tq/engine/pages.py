@@ -1,12 +1,13 @@
 """Pages: the tasks in one state, as many at a time as fit one answer.
 
 Invariant: a page fits a frame whatever its tasks are; it costs no more than the rows on it,
-plus a bounded number that it skips.  Only the last page has no cursor, and each but one
+plus a bounded number that it skips, and for ready tasks a few rows of each flow of their
+rank that may hold one of them.  Only the last page has no cursor, and each but one
 that skipped all it looked at shows a task.
 """
 
 from collections.abc import Iterator
-from heapq import merge
+from heapq import heapify, heappop, heapreplace
 
 from tq.core.errors import InvalidArgument
 from tq.core.lifecycle import TaskState
@@ -14,6 +15,7 @@ from tq.core.limits import ANSWER_BYTES_MAX, PAGE_MAX
 from tq.core.task import TaskView
 from tq.core.times import Timestamp
 from tq.engine.changes import Changes
+from tq.engine.flows import Flow
 from tq.engine.leases import Leases
 from tq.engine.queues import Queue, Queues
 from tq.engine.rows import (
@@ -36,7 +38,8 @@ from tq.engine.workers import Workers
 # payloads are read but not told.
 _ROWS_LOOKED_AT_MAX = 5_000
 _PAGE_BYTES_MAX = 4 << 20
-# A line is read so many rows at a time: of many lines of one priority most are not told on this page.
+# A line is read a row at first, then twice as many each time, up to this: of many lines of one priority most show
+# few tasks on this page.
 _LINE_ROWS = 100
 _LINE_BYTES = 256 * 1_024
 
@@ -56,6 +59,13 @@ class Room:
             return False
         self._left = max(left - size, 0)
         return True
+
+
+class Read:
+    """How many bytes of rows a page has read so far, shown or not."""
+
+    def __init__(self) -> None:
+        self.size = 0
 
 
 class Pages:
@@ -94,40 +104,56 @@ class Pages:
         """Queue by queue, in each by priority, then by seq.  The cursor is queue u32, rank u8, seq u64."""
         start = numbers_in(cursor, (4, 1, 8)) if cursor else (0, 0, 0)
         views: list[TaskView] = []
-        room, read = Room(), 0
+        room, read, free = Room(), Read(), 0
         for each in [queue] if queue else list(self._queues.all()):
             if each.number < start[0]:
                 continue
             rank_from, seq_from = start[1:] if each.number == start[0] else (0, 0)
-            for rank, seq, value in self._ready_rows(each, rank_from, seq_from, changes):
+            for rank, seq, value in self._ready_rows(each, rank_from, seq_from, read, changes):
                 record = decode_record(value)
                 size = len(value) - len(record.payload) + VIEW_BYTES
-                if len(views) == limit or read >= _PAGE_BYTES_MAX or not room.take(size):
+                if not views:
+                    # To find the first takes a row of each line: the next page would read no less.
+                    free = read.size
+                if len(views) == limit or read.size - free >= _PAGE_BYTES_MAX or not room.take(size):
                     return views, each.number.to_bytes(4, "big") + bytes((rank,)) + u64(seq)
-                read += len(value)
                 views.append(view_of_record(record, TaskState.READY))
         return views, None
 
-    def _ready_rows(self, queue: Queue, rank: int, seq: int, changes: Changes) -> Iterator[tuple[int, int, bytes]]:
+    def _ready_rows(
+        self, queue: Queue, rank: int, seq: int, read: "Read", changes: Changes
+    ) -> Iterator[tuple[int, int, bytes]]:
+        """Yield what waits as (rank, seq, value), from (*rank*, *seq*); a line is read once it may have the next."""
         for at in sorted({flow.rank for flow in queue.flows.values() if flow.rank >= rank}):
-            lines = [
-                # A seek from before the floor would walk over all that is gone.
-                self._line(flow.prefix, max(seq if at == rank else 0, flow.floor), changes)
-                for flow in queue.flows.values()
-                if flow.rank == at
-            ]
-            for number, value in merge(*lines):
-                yield at, number, value
+            flows = [flow for flow in queue.flows.values() if flow.rank == at]
+            # A seek from before the floor would walk over all that is gone.
+            starts = [max(seq if at == rank else 0, flow.floor) for flow in flows]
+            lines = [self._line(flow, start, read, changes) for flow, start in zip(flows, starts, strict=True)]
+            # Each line with the seq of its next row, or with one that this is not below while it has not been read.
+            heap: list[tuple[int, int, bytes | None]] = [(start, index, None) for index, start in enumerate(starts)]
+            heapify(heap)
+            while heap:
+                number, index, value = heap[0]
+                if value is not None:
+                    yield at, number, value
+                    heapreplace(heap, (number + 1, index, None))
+                elif (row := next(lines[index], None)) is not None:
+                    heapreplace(heap, (row[0], index, row[1]))
+                else:
+                    heappop(heap)
 
-    def _line(self, prefix: bytes, seq: int, changes: Changes) -> Iterator[tuple[int, bytes]]:
+    def _line(self, flow: Flow, seq: int, read: "Read", changes: Changes) -> Iterator[tuple[int, bytes]]:
         running = self._leases.running
-        start, end = prefix + u64(seq), key_end(prefix)
-        while rows := changes.scan(start, end, _LINE_ROWS, _LINE_BYTES):
+        start, end = flow.prefix + u64(seq), key_end(flow.prefix)
+        count = 1
+        while rows := changes.scan(start, end, count, _LINE_BYTES):
+            read.size += sum(len(key) + len(value) for key, value in rows)
             for key, value in rows:
                 under_lease = running.get(id_in(value))
                 if under_lease is None or under_lease.key != key:
                     yield seq_of(key), value
             start = rows[-1][0] + b"\0"
+            count = min(2 * count, _LINE_ROWS)
 
     def _running(self, queue: Queue | None, limit: int, cursor: bytes) -> _Page:
         """By token, then by index: the order in which they were handed out."""
