@@ -20,7 +20,8 @@ def test_every_step_leads_somewhere() -> None:
 def test_a_terminal_state_is_left_by_a_redrive_only() -> None:
     ways = {(state, step) for state, step in TRANSITIONS if state in TERMINAL}
 
-    assert ways == {(TaskState.DEAD, Step.REDRIVE)}
+    assert ways == {(TaskState.DEAD, Step.REDRIVE), (TaskState.DEAD, Step.FORGET)}
+    assert TRANSITIONS[TaskState.DEAD, Step.FORGET] is None
 
 
 def test_what_is_not_terminal_can_go_on() -> None:
@@ -30,7 +31,7 @@ def test_what_is_not_terminal_can_go_on() -> None:
 @pytest.mark.parametrize("state", [None, *TaskState])
 @pytest.mark.parametrize("step", list(Step))
 def test_only_the_ways_of_the_table_exist(state: TaskState | None, step: Step) -> None:
-    if (state, step) in TRANSITIONS:
+    if TRANSITIONS.get((state, step)) is not None:
         assert after(state, step) is TRANSITIONS[state, step]
     else:
         with pytest.raises(KeyError):
@@ -44,4 +45,5 @@ def test_the_diagram_draws_every_way() -> None:
     assert "    [*] --> ready: enqueue" in lines
     assert "    running --> dead: give up" in lines
     assert "    dead --> [*]: retention" in lines
+    assert "    running --> [*]: purge" in lines
     assert len(lines) == 1 + len(TRANSITIONS) + len(TERMINAL)

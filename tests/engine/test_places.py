@@ -125,6 +125,16 @@ def redrive(driver: Driver, task_id: bytes) -> None:
     driver.do(c.RedriveDead(None, [task_id]))
 
 
+def purge(driver: Driver) -> None:
+    driver.do(c.PurgeQueue("q"))
+    driver.tick()
+
+
+def purge_and_quit_all(driver: Driver) -> None:
+    purge(driver)
+    quit_all(driver)
+
+
 Way = tuple[TaskState | None, Step]
 LIVES: dict[Way, tuple[Callable[[Driver], bytes], Callable[[Driver, bytes], object]]] = {
     (TaskState.READY, Step.CANCEL): (ready, lambda d, i: d.do(c.Cancel([i]))),
@@ -137,6 +147,10 @@ LIVES: dict[Way, tuple[Callable[[Driver], bytes], Callable[[Driver, bytes], obje
     (TaskState.SCHEDULED, Step.DUE): (scheduled, lambda d, _: quit_all_and_wait(d)),
     (TaskState.SCHEDULED, Step.CANCEL): (scheduled, lambda d, i: d.do(c.Cancel([i]))),
     (TaskState.DEAD, Step.REDRIVE): (dead, redrive),
+    (TaskState.READY, Step.PURGE): (ready, lambda d, _: purge(d)),
+    (TaskState.RUNNING, Step.PURGE): (running, lambda d, _: purge_and_quit_all(d)),
+    (TaskState.SCHEDULED, Step.PURGE): (scheduled, lambda d, _: purge(d)),
+    (TaskState.DEAD, Step.FORGET): (dead, lambda d, i: d.do(c.ForgetDead(None, [i]))),
 }
 
 

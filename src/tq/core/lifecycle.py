@@ -1,8 +1,8 @@
 """The life of a task: its states, and the only ways from one to the next.
 
 docs/lifecycle.md is drawn from the table, and the engine has one mover for each way of it
-and no other (`tq.engine.places`).  Invariant: a terminal state is left only by a redrive,
-which starts a new generation of the task.
+and no other (`tq.engine.places`).  Invariant: a terminal state is left for another only by a
+redrive, which starts a new generation of the task.
 """
 
 from enum import Enum
@@ -22,7 +22,7 @@ class TaskState(Enum):
     DEAD = "dead"
     """In the dead letter, with a reason, until redriven, purged or past retention."""
     CANCELLED = "cancelled"
-    """Withdrawn before it was delivered."""
+    """Withdrawn before it was delivered.  Told of what a purge drops, too, though nothing is kept of that."""
 
 
 class Step(Enum):
@@ -38,11 +38,14 @@ class Step(Enum):
     BURY = "give up"
     CANCEL = "cancel"
     REDRIVE = "redrive"
+    PURGE = "purge"
+    FORGET = "forget"
 
 
 TERMINAL = frozenset({TaskState.COMPLETED, TaskState.DEAD, TaskState.CANCELLED})
 
-TRANSITIONS: dict[tuple[TaskState | None, Step], TaskState] = {
+# Where None is the target the task is gone.  What ends its retention goes without a step.
+TRANSITIONS: dict[tuple[TaskState | None, Step], TaskState | None] = {
     (None, Step.ENQUEUE): TaskState.READY,
     (TaskState.READY, Step.DELIVER): TaskState.RUNNING,
     (TaskState.READY, Step.CANCEL): TaskState.CANCELLED,
@@ -54,6 +57,10 @@ TRANSITIONS: dict[tuple[TaskState | None, Step], TaskState] = {
     (TaskState.SCHEDULED, Step.DUE): TaskState.READY,
     (TaskState.SCHEDULED, Step.CANCEL): TaskState.CANCELLED,
     (TaskState.DEAD, Step.REDRIVE): TaskState.READY,
+    (TaskState.READY, Step.PURGE): None,
+    (TaskState.RUNNING, Step.PURGE): None,
+    (TaskState.SCHEDULED, Step.PURGE): None,
+    (TaskState.DEAD, Step.FORGET): None,
 }
 
 
@@ -72,15 +79,19 @@ def after(state: TaskState | None, step: Step) -> TaskState:
     """Return the state that *step* leads to from *state* (None: the task does not exist yet).
 
     Raises:
-        KeyError: The table has no such way; asking for one is a bug of the caller.
+        KeyError: The table has no such way, or no state behind it; asking for one is a bug of the caller.
     """
-    return TRANSITIONS[state, step]
+    target = TRANSITIONS[state, step]
+    if target is None:
+        raise KeyError((state, step))
+    return target
 
 
 def diagram() -> str:
     """Return the table as a Mermaid state diagram (docs/lifecycle.md holds exactly this)."""
     lines = ["stateDiagram-v2"]
     for (state, step), target in TRANSITIONS.items():
-        lines.append(f"    {state.value if state else '[*]'} --> {target.value}: {step.value}")
+        source, end = (each.value if each else "[*]" for each in (state, target))
+        lines.append(f"    {source} --> {end}: {step.value}")
     lines += [f"    {state.value} --> [*]: retention" for state in TaskState if state in TERMINAL]
     return "\n".join(lines)

@@ -17,13 +17,12 @@ from tq.core.errors import BatchTooLarge, TaskNotFound, WrongState
 from tq.core.ids import format_id
 from tq.core.lifecycle import Step, TaskState
 from tq.core.limits import CHANGE_BYTES_MAX
-from tq.core.outcome import TaskResult
-from tq.core.times import Timestamp
 from tq.engine.changes import Changes, Reader, all_rows, within
 from tq.engine.enqueue import put_ready
 from tq.engine.lookup import check_ids
 from tq.engine.meta import Meta
 from tq.engine.places import moves
+from tq.engine.purge import purge_ready, purge_scheduled
 from tq.engine.queues import Queue, Queues
 from tq.engine.rows import (
     DEAD,
@@ -213,15 +212,13 @@ class Operations:
                 number, generation, encoded = split_scheduled(value)
                 if number != queue.number or generation > operation.generation:
                     continue
-                task_id = id_in(encoded)
+                purge_scheduled(key, id_in(encoded), self._waiters, now, changes)
             else:
                 task_id = id_in(value)
                 running = queue.running.get(task_id)
                 if running is not None and running.key == key:
                     continue
-            changes.writes[key] = None
-            changes.writes[TASK + task_id] = None
-            self._waiters.tell(TaskResult(task_id, TaskState.CANCELLED, Timestamp(now)), changes)
+                purge_ready(key, task_id, self._waiters, now, changes)
 
     def _redrive_slice(self, operation: OperationRow, rows: list[_Row], now: int, changes: Changes) -> None:
         for key, value in _older(rows, operation):
@@ -242,6 +239,7 @@ class Operations:
         queue.row.dead -= 1
         put_ready(self._meta, self._queues, queue, record, changes)
 
+    @moves(TaskState.DEAD, Step.FORGET, deletes=(DEAD,))
     def _forget(self, key: bytes, value: bytes, now: int, changes: Changes) -> None:
         queue = self._queues.numbered(queue_of_dead(key))
         changes.writes[key] = None

@@ -6,8 +6,7 @@ kinds of work waits for ever behind another: they take turns in being the first.
 """
 
 from tq.core.lifecycle import Step, TaskState
-from tq.core.outcome import TaskResult
-from tq.core.times import SECOND, Timestamp
+from tq.core.times import SECOND
 from tq.engine import commands
 from tq.engine.changes import Changes
 from tq.engine.custody import Custody
@@ -17,9 +16,10 @@ from tq.engine.leases import Leases
 from tq.engine.meta import Meta
 from tq.engine.operations import SLICE_BYTES, SLICE_ROWS, Operations
 from tq.engine.places import moves
+from tq.engine.purge import purge_scheduled
 from tq.engine.queues import Queues
 from tq.engine.retention import Retention
-from tq.engine.rows import DUE, READY, TASK, decode_record, split_scheduled
+from tq.engine.rows import DUE, READY, decode_record, split_scheduled
 from tq.engine.timeline import Timeline
 from tq.engine.waiters import Waiters
 from tq.engine.workers import Workers
@@ -79,13 +79,12 @@ class Passage:
     def _move_due(self, now: int, changes: Changes) -> int:
         """Let a slice of what is due go to its queues; returns how many bytes of tasks that were."""
         size = 0
-        for _, value in self._timeline.take_due(now, SLICE_ROWS, SLICE_BYTES, changes):
+        for key, value in self._timeline.take_due(now, SLICE_ROWS, SLICE_BYTES, changes):
             number, generation, encoded = split_scheduled(value)
             queue = self._queues.numbered(number)
             record = decode_record(encoded)
             if generation != queue.row.generation:  # purged while it waited
-                changes.writes[TASK + record.id] = None
-                self._waiters.tell(TaskResult(record.id, TaskState.CANCELLED, Timestamp(now)), changes)
+                purge_scheduled(key, record.id, self._waiters, now, changes)
                 continue
             size += len(encoded)
             queue.row.scheduled -= 1

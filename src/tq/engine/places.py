@@ -7,7 +7,8 @@ the mover of its step and says which rows it deletes and writes.
 
 Invariant: the movers are exactly the ways of `tq.core.lifecycle.TRANSITIONS`.  A way that
 is not in the table, one that writes other rows than its states have, a second mover of
-a way or a way without a mover ends the import of the engine.
+a way or a way without a mover ends the import of the engine.  Only what is past its
+retention goes without a way: an end or a dead letter (`tq.engine.retention`).
 """
 
 from collections.abc import Callable, Mapping
@@ -44,7 +45,7 @@ class Move(NamedTuple):
 class Moves:
     """The movers of a table of *transitions*."""
 
-    def __init__(self, transitions: Mapping[_Way, TaskState]) -> None:
+    def __init__(self, transitions: Mapping[_Way, TaskState | None]) -> None:
         self._transitions = transitions
         self.by_way: dict[_Way, Move] = {}
 

@@ -198,8 +198,14 @@ class Settler:
             task.flow = place
             place.give_back(task, changes)
             queue.wake_front(place)
-            return
-        # Its queue was purged while it ran: it has no line to go back to.
+        else:
+            # Its queue was purged while it was held: it has no line to go back to.
+            self._purge(task, now, changes)
+
+    @moves(TaskState.RUNNING, Step.PURGE, deletes=(READY, LEASE))
+    def _purge(self, task: QueuedTask, now: int, changes: Changes) -> None:
+        """Drop *task*, which is under no lease any more, after the others of its purged queue."""
+        queue = task.flow.queue
         changes.promised = True
         changes.writes[task.key] = None
         changes.writes[TASK + task.id] = None
