@@ -3,7 +3,7 @@
 An operation is a row with a cursor; each slice moves the cursor in the batch that does
 the slice's work, so a crash costs nothing and repeats nothing.  A purge takes effect at
 once all the same: it bumps the queue's generation, which is part of every ready key and
-of every due row.
+of every due row.  What workers hold then is left to them (docs/operations.md says how long).
 
 Invariant: an operation only touches rows that existed when it was asked for.  To begin
 one writes a row for each range it is to walk, however much is in them.
