@@ -95,6 +95,24 @@ async def test_a_kind_that_has_not_ended_here_yet_is_marked_before_it_runs() -> 
         assert marked_when_it_ran[0] == 1
 
 
+async def test_a_kind_is_marked_before_it_first_runs_though_others_before_it_were_lost_or_unknown() -> None:
+    gate = Gate()
+    marked_when_it_ran: list[list[Started]] = []
+
+    async def work() -> None:
+        marked_when_it_ran.append(rig.broker.of(Started))
+
+    async with running(gate=gate.__call__, work=work, concurrency=1) as rig:
+        rig.broker.deliver(5, record("gate"), record("work"), record("nowhere"), record("work"))
+        await gate.until(lambda gate: gate.entered == 1)
+        rig.broker.push(Revoke([DeliveryRef(5, 1)]))
+        await rig.turns()
+        gate.open()
+        await rig.broker.until(lambda: (5, 3) in rig.broker.done)
+
+    assert marked_when_it_ran == [[Started([DeliveryRef(5, 0)]), Started([DeliveryRef(5, 3)])]]
+
+
 async def test_what_blocks_the_loop_in_its_first_step_is_known_as_begun_to_who_asks_from_outside() -> None:
     begun: list[list[DeliveryRef]] = []
 

@@ -48,6 +48,18 @@ def test_tasks_start_in_the_order_of_their_delivery() -> None:
     assert holdings.running == {*first, *second}
 
 
+def test_what_comes_next_is_what_is_started_next_whatever_was_given_up_before_it() -> None:
+    holdings, (lost, refused, *waiting) = holding(1, 5)
+    holdings.lose([DeliveryRef(1, 0)])
+    holdings.refuse(refused)
+
+    upcoming = holdings.next(2)
+
+    assert upcoming == waiting[:2] == [holdings.start(5.0), holdings.start(5.0)]
+    assert holdings.next(2) == waiting[2:]
+    assert lost.stage is Stage.GONE
+
+
 def test_outcomes_go_out_together_and_are_forgotten_when_they_are_settled() -> None:
     holdings, (one, two) = holding(7, 2, running=2)
     failed = failure("t")

@@ -96,7 +96,7 @@ class Holdings:
 
     def next(self, count: int) -> list[Assignment]:
         """Return the first *count* tasks that wait."""
-        return [work for work in islice(self._waiting, count) if work.stage is Stage.WAITING]
+        return list(islice((work for work in self._waiting if work.stage is Stage.WAITING), count))
 
     def start(self, now: float) -> Assignment | None:
         """Return the task whose turn it is, and which runs from now on; None when none waits."""
