@@ -95,6 +95,31 @@ async def test_a_kind_that_has_not_ended_here_yet_is_marked_before_it_runs() -> 
         assert marked_when_it_ran[0] == 1
 
 
+async def test_an_end_without_the_handlers_proves_nothing_of_a_kind() -> None:
+    marked_when_it_ran: list[list[Started]] = []
+
+    async def work() -> None:
+        marked_when_it_ran.append(rig.broker.of(Started))
+
+    async with running(work=work, concurrency=1) as rig:
+        rig.broker.deliver(5, record("work", "which takes none"), record("work"), record("work"))
+        await rig.broker.until(lambda: (5, 0) in rig.broker.failed and (5, 2) in rig.broker.done)
+
+    marks = [Started([DeliveryRef(5, 0)]), Started([DeliveryRef(5, 1)])]
+    assert marked_when_it_ran == [marks, marks]
+
+
+async def test_a_coroutine_cancelled_before_its_first_step_proves_nothing_of_its_kind() -> None:
+    async with running(quick=quick, concurrency=1) as rig:
+        (work,) = rig.dispatcher.holdings.accept(5, [rig.executor.read(record("quick"))], rig.clock())
+        rig.dispatcher.holdings.start(rig.clock())
+        rig.pool.run(work)
+        rig.dispatcher.stop_running()
+        await rig.broker.until(lambda: (5, 0) in rig.broker.failed)
+
+        assert not work.plan.is_proven
+
+
 async def test_a_kind_is_marked_before_it_first_runs_though_others_before_it_were_lost_or_unknown() -> None:
     gate = Gate()
     marked_when_it_ran: list[list[Started]] = []

@@ -477,6 +477,37 @@ def test_middleware_wraps_the_handler_as_layers_do(way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", [on_the_loop, in_a_thread])
+def test_a_failure_says_whether_the_handler_came_to_an_end_of_its_own(way: Way) -> None:
+    class Refuses(Middleware):
+        def before(self, context: TaskContext) -> None:
+            raise Retry(after=1)
+
+    async def fails(x: int) -> None:
+        await asyncio.sleep(0)
+        raise ValueError
+
+    def stopping(executor: Executor, work: Assignment) -> Outcome:
+        work.stop = Stop.TIMEOUT
+        return way(executor, work)
+
+    async def unencodable(x: int) -> object:
+        return object()
+
+    def said(function: Callable[..., object], *args: object, way: Way = way, **spec: Any) -> bool:
+        return failure_of(function, *args, way=way, **spec).by_handler
+
+    assert said(fails, 1)
+    assert said(unencodable, 1, result_ttl_ms=1_000)
+    assert not said(fails, 1, 2)
+    assert not said(fails, 1, way=stopping)
+
+    executor = Executor(registry([Refuses()], work=fails), "w")
+    refused = way(executor, assigned(executor, "work", 1))
+    assert isinstance(refused, Failed)
+    assert not refused.by_handler
+
+
+@pytest.mark.parametrize("way", [on_the_loop, in_a_thread])
 def test_middleware_that_raises_before_the_handler_fails_the_attempt(way: Way) -> None:
     class Guard(Middleware):
         def before(self, context: TaskContext) -> None:

@@ -46,7 +46,7 @@ class Plan:
     """What the worker knows of all tasks with one spec: how to call the handler, and for how long.
 
     ``is_known`` is false for a task that this program does not declare, ``is_proven``
-    until one such task has come to an end in this process.  *provided* is what hooks give, by annotation.
+    until the handler has come to an end of its own for one such task.  *provided* is what hooks give, by annotation.
     """
 
     __slots__ = (
@@ -111,12 +111,14 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
     """An attempt that failed.
 
     ``retry_after_ms``: wait so long, instead of by the task's policy.  ``reject``: no
-    more attempts.
+    more attempts.  ``by_handler``: its handler came to an end of its own; false where it was never
+    called, or was ended.
     """
 
     failure: TaskFailure
     retry_after_ms: int | None = None
     reject: bool = False
+    by_handler: bool = True
 
 
 Outcome = bytes | Failed | None

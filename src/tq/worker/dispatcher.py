@@ -6,8 +6,8 @@
 
 Everything is done in batches: what a turn of the loop has ended is settled in one
 message, what became free is filled, and what still runs gets its started mark: a task
-that is over within the turn never needs one.  Until the first task of a kind has come to
-an end here, its kind is marked before it runs: a handler that kills the process in its
+that is over within the turn never needs one.  Until the handler of a kind has first come to
+an end of its own here, its kind is marked before it runs: a handler that kills the process in its
 first step would otherwise be taken for one that never started, for ever.
 
 Invariant: no more tasks run than the pool has seats; the dispatcher and its holdings belong to the
@@ -164,11 +164,13 @@ class Dispatcher:
 
     def finished(self, work: Assignment, outcome: Outcome) -> None:
         """Note how *work* ended; it is settled at the end of this turn of the loop."""
-        work.plan.is_proven = True
         if self.holdings.finish(work, outcome):
             self._ended += 1
             self._ended_started_sum += work.started_at
-            if isinstance(outcome, Failed):
+            if not isinstance(outcome, Failed):
+                work.plan.is_proven = True
+            else:
+                work.plan.is_proven |= outcome.by_handler
                 _log_failure(work, outcome)
         if not self._turn_is_due:
             self._turn_soon()

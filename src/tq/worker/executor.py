@@ -97,13 +97,15 @@ class Executor:
             return settle(work, _unfit(work, error))
         context = self._enter(work)  # 2. context
         outcome: Outcome
+        is_called = False
         try:
             if chain is not None:
                 chain.before(context)
+            is_called = True
             coroutine = plan.function(*args, **kwargs)
             value = await (coroutine if plan.soft_timeout_s is None else softly(coroutine, work))  # 3. call
         except BaseException as error:  # noqa: BLE001  # the boundary of a task
-            outcome = self._raised(work, error)
+            outcome = self._raised(work, error, by_handler=is_called)
         else:
             outcome = self._returned(work, value)  # 4. outcome
         if chain is not None:
@@ -123,14 +125,16 @@ class Executor:
             return _unfit(work, error)
         context = self._enter(work)
         outcome: Outcome
+        is_called = False
         try:
             if chain is not None:
                 chain.before(context)
+            is_called = True
             value = plan.function(*args, **kwargs)
             if plan.is_async:
                 value = drive(value if plan.soft_timeout_s is None else softly(value, work))
         except BaseException as error:  # noqa: BLE001  # the boundary of a task
-            outcome = self._raised(work, error)
+            outcome = self._raised(work, error, by_handler=is_called)
         else:
             outcome = self._returned(work, value)
         if chain is not None:
@@ -183,7 +187,7 @@ class Executor:
             return Failed(TaskFailure("PayloadTooLarge", text), reject=True)
         return result
 
-    def _raised(self, work: Assignment, error: BaseException) -> Failed:
+    def _raised(self, work: Assignment, error: BaseException, *, by_handler: bool = True) -> Failed:
         failure = _described(error)
         try:
             is_retry = isinstance(error, Retry)
@@ -195,7 +199,8 @@ class Executor:
         # Looked at last: the interruption of a stop may have come in any step above.
         if work.stop is not None:
             return stopped(work, failure.traceback)
-        return _retried(error, failure) if is_retry else Failed(failure, reject=rejected)
+        failed = _retried(error, failure) if is_retry else Failed(failure, reject=rejected)
+        return failed if by_handler else msgspec.structs.replace(failed, by_handler=False)
 
 
 def stopped(work: Assignment, trace: str = "") -> Failed:
@@ -206,26 +211,27 @@ def stopped(work: Assignment, trace: str = "") -> Failed:
     """
     if work.stop is Stop.LEAVING:
         text = "its worker was told to stop, and could not wait for it longer"
-        return Failed(TaskFailure("WorkerStopped", text, trace), retry_after_ms=0)
+        return Failed(TaskFailure("WorkerStopped", text, trace), retry_after_ms=0, by_handler=False)
     # Nobody hears of the outcome of a lost lease.
     text = f"it ran longer than its timeout of {work.plan.timeout_s:g} s"
-    return Failed(TaskFailure("TaskTimeout", text, trace))
+    return Failed(TaskFailure("TaskTimeout", text, trace), by_handler=False)
 
 
 def reminded(work: Assignment, trace: str = "") -> Failed:
     """Return the failure of a task that let the `SoftTimeout` raised in it go on; *trace* tells where it was."""
     text = f"it ran longer than its soft timeout of {work.plan.soft_timeout_s or 0:g} s"
-    return Failed(TaskFailure(SoftTimeout.__name__, text, trace))
+    return Failed(TaskFailure(SoftTimeout.__name__, text, trace), by_handler=False)
 
 
 def process_died(text: str, last_words: str = "") -> Failed:
     """Return the failure of a task whose process ended under it: *text* says how, *last_words* is what it said."""
     trace = f"The last that the process wrote to its standard error:\n{last_words}" if last_words else ""
-    return Failed(TaskFailure("WorkerProcessDied", text, trace))
+    return Failed(TaskFailure("WorkerProcessDied", text, trace), by_handler=False)
 
 
 def _unfit(work: Assignment, error: BaseException) -> Failed:
-    return _final(work, error, UsageError, "InvalidArguments", "its arguments cannot be read")
+    failed = _final(work, error, UsageError, "InvalidArguments", "its arguments cannot be read")
+    return msgspec.structs.replace(failed, by_handler=False)
 
 
 def _unkept(work: Assignment, error: BaseException) -> Failed:

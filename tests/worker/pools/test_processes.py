@@ -129,7 +129,7 @@ async def test_a_child_that_dies_fails_the_attempt_it_ran_and_no_other(name: str
         assert failed.failure.type == "WorkerProcessDied"
         assert how in failed.failure.message
         assert str(before) in failed.failure.message
-        assert (failed.reject, failed.retry_after_ms) == (False, None)
+        assert (failed.reject, failed.retry_after_ms, failed.by_handler) == (False, None, False)
         assert after != before
 
 
