@@ -1,15 +1,17 @@
 """The process pool: what happens in a child stays there, and a child that ends is replaced."""
 
 import asyncio
+import errno
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -391,6 +393,109 @@ async def test_an_app_that_cannot_be_imported_is_said_so_with_its_traceback() ->
 
     with pytest.raises(ConfigError, match="No module named"):
         await broken.start(ends)
+
+
+@contextmanager
+def descriptors_left(number: int) -> Iterator[None]:
+    """Let this process open *number* descriptors more, and none beyond."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free: list[int] = []
+    while len(free) <= number:
+        free.append(os.dup(0))
+    for descriptor in free:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("left", range(6))
+async def test_a_pool_that_lacks_descriptors_says_so_at_its_start_and_leaves_nothing(left: int) -> None:
+    made = Pool(1)
+    before = open_descriptors()
+
+    with descriptors_left(left):
+        async with asyncio.timeout(20):
+            with pytest.raises(ConfigError, match=r"a child process cannot be started: .*Too many open files"):
+                await made.pool.start(made.ends)
+
+    assert open_descriptors() == before
+    assert not made.pool._children
+    assert psutil.Process().children() == []
+
+
+async def test_a_child_that_cannot_be_replaced_for_want_of_descriptors_is_replaced_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tq.worker.pools.processes._RESTART_S", 0.01)
+    async with pool() as it:
+        (child,) = it.pool._children
+        with descriptors_left(0):
+            held: list[int] = []
+            child.kill()
+            async with asyncio.timeout(20):
+                while "cannot be started" not in caplog.text:
+                    held += take_descriptors()
+                    await asyncio.sleep(0.001)
+        for descriptor in held:
+            os.close(descriptor)
+
+        assert await it.result("double", 2) == 4
+
+
+def take_descriptors() -> list[int]:
+    """Open descriptors until there are no more."""
+    held: list[int] = []
+    while True:
+        try:
+            held.append(os.dup(0))
+        except OSError:
+            return held
+
+
+async def test_a_child_that_cannot_be_spoken_to_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    made = Pool(1)
+    before = open_descriptors()
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_unix_connection", refuse)
+
+    async with asyncio.timeout(20):
+        with pytest.raises(ConfigError, match=r"cannot be started: .*allocate"):
+            await made.pool.start(made.ends)
+
+    assert psutil.Process().children() == []
+    assert open_descriptors() == before
+
+
+async def test_a_seat_that_fails_is_told_and_another_takes_its_place(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tq.worker.pools.processes._RESTART_S", 0.01)
+    errors: list[Exception] = []
+
+    def count() -> int:
+        if errors:
+            raise errors.pop()
+        return 0
+
+    async with pool(1, count) as it:
+        before = await it.result("pid")
+        (child,) = it.pool._children
+        errors.append(RuntimeError("the count cannot be read"))
+        child.kill()
+        await it.ends.until(lambda: it.pool.seats == 0)
+
+        assert await it.result("pid") != before
+    assert "a seat for a child process failed" in caplog.text
+    assert "the count cannot be read" in caplog.text
 
 
 async def test_children_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:

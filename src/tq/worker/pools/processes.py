@@ -175,7 +175,8 @@ class ProcessPool:
             await asyncio.wait(exits, timeout=_EXIT_S)
         for child in self._children:
             child.kill()
-        await asyncio.gather(*exits, *self._seats)
+        # What a seat failed of is told where it is noticed.
+        await asyncio.gather(*exits, *self._seats, return_exceptions=True)
         for stderr in self._stderrs:
             stderr.close()
         self._stderrs.clear()
@@ -183,15 +184,33 @@ class ProcessPool:
     def _add_seat(self, first: "asyncio.Future[None]") -> None:
         seat = asyncio.create_task(self._keep_seat(first))
         self._seats.add(seat)
-        seat.add_done_callback(self._seats.discard)
+        seat.add_done_callback(lambda seat: self._seat_ended(seat, first))
+
+    def _seat_ended(self, seat: asyncio.Task[None], first: "asyncio.Future[None]") -> None:
+        """Tell whoever waits for a seat that none comes, and have another in place of one that failed."""
+        self._seats.discard(seat)
+        error = None if seat.cancelled() else seat.exception()
+        if error is None:
+            return
+        if not first.done():
+            first.set_exception(error)
+            return
+        _log.error("a seat for a child process failed; another takes its place", exc_info=error)
+        self._listener.seats_changed()
+        if not self._stopping.is_set():
+            asyncio.get_running_loop().call_later(_RESTART_S, self._add_late_seat)
+
+    def _add_late_seat(self) -> None:
+        if not self._stopping.is_set():
+            # Nobody waits for it: one that cannot start is tried again like any other that has to be replaced.
+            late: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            late.set_result(None)
+            self._add_seat(late)
 
     def _grow(self) -> None:
         """Start one child more if all are busy and none is being started: whether that helps is seen then."""
-        if not self._idle and len(self._seats) == self.seats < self._concurrency and not self._stopping.is_set():
-            # Nobody waits for it: one that cannot start is tried again like any other that has to be replaced.
-            later: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            later.set_result(None)
-            self._add_seat(later)
+        if not self._idle and len(self._seats) == self.seats < self._concurrency:
+            self._add_late_seat()
 
     def _shrink(self) -> None:
         """Let a child go that has been idle for long; the last to be idle is the first to be used again."""
@@ -299,11 +318,11 @@ class ProcessPool:
     async def _bury(self, child: ParentEnd) -> None:
         """Wait for the end of *child*, and tell of the task that it had."""
         status = await self._end_of(child)
+        if child in self._idle:
+            self._idle.remove(child)
         how = _how_it_ended(status)
         if status == -signal.SIGKILL and self._oom_kills() > child.oom_kills:
             how = f"{how}, killed by the kernel, out of memory"
-        if child in self._idle:
-            self._idle.remove(child)
         work, child.work = child.work, None
         if work is not None and not child.has_begun and work.stop is None:
             # It was killed while it was idle, as this task came: the task has nothing to do with it.
@@ -319,35 +338,56 @@ class ProcessPool:
             _log.warning("child process %d ended (%s); another takes its place", child.process.pid, how)
 
     async def _spawn(self) -> ParentEnd:
-        ours, theirs = socket.socketpair()
-        stderr = ChildStderr()
-        # What a child has started may write on when it has ended itself: so each is read to its end, or the pool's.
-        self._stderrs = {each for each in self._stderrs if each.is_open} | {stderr}
-        with theirs:
+        """Start a child and tell it what it is for.
+
+        Raises:
+            ConfigError: The machine does not let it start: for want of descriptors, for one. Nothing is left of it.
+        """
+        try:
+            ours, theirs = socket.socketpair()
             try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-c",
-                    _BOOTSTRAP,
-                    _ROOT,
-                    self._upbringing.app,
-                    stdin=theirs.fileno(),
-                    stderr=stderr.write_end,
-                )
-            except BaseException as error:
+                with theirs:
+                    child = await self._start_process(theirs)
+                try:
+                    await asyncio.get_running_loop().create_unix_connection(lambda: child, sock=ours)
+                except BaseException:
+                    await self._undo(child)
+                    raise
+            except BaseException:
                 ours.close()
-                if isinstance(error, OSError):
-                    raise ConfigError(f"a child process cannot be started: {error}") from error
                 raise
-            finally:
-                os.close(stderr.write_end)
-        child = ParentEnd(process, self._listener, self._is_idle, stderr)
-        self._children.add(child)
-        await asyncio.get_running_loop().create_unix_connection(lambda: child, sock=ours)
+        except OSError as error:
+            raise ConfigError(f"a child process cannot be started: {error}") from error
         if self._stopping.is_set():
             child.close()
         child.send(Kind.SETUP, 0, encode(self._setup()))
         return child
+
+    async def _start_process(self, stdin: socket.socket) -> ParentEnd:
+        stderr = ChildStderr()
+        # What a child has started may write on when it has ended itself: so each is read to its end, or the pool's.
+        self._stderrs = {each for each in self._stderrs if each.is_open} | {stderr}
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                _BOOTSTRAP,
+                _ROOT,
+                self._upbringing.app,
+                stdin=stdin.fileno(),
+                stderr=stderr.write_end,
+            )
+        finally:
+            os.close(stderr.write_end)
+        child = ParentEnd(process, self._listener, self._is_idle, stderr)
+        self._children.add(child)
+        return child
+
+    async def _undo(self, child: ParentEnd) -> None:
+        """End a child that cannot be spoken to."""
+        child.kill()
+        self._children.discard(child)
+        await child.process.wait()
 
     def _setup(self) -> Setup:
         app, logs, _, memory_bytes_max, _ = self._upbringing
