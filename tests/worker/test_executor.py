@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.worker.scripted import record, registry
-from tq.app.context import TaskContext, current_task
+from tests.worker.scripted import record, registry, soft
+from tq.app.context import SoftTimeout, TaskContext, current_task
 from tq.app.middleware import Middleware
 from tq.app.registry import Handler, Registry
 from tq.core.outcome import (
@@ -44,7 +44,7 @@ def in_a_thread(executor: Executor, work: Assignment) -> Outcome:
     def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run(coroutine)
 
-    return contextvars.copy_context().run(executor.run_blocking, work, drive)
+    return contextvars.copy_context().run(executor.run_blocking, work, drive, lambda: None)
 
 
 def assigned(executor: Executor, name: str, *args: object, **spec: object) -> Assignment:
@@ -234,6 +234,22 @@ def test_a_handler_that_finishes_although_it_was_stopped_has_finished() -> None:
     work.stop = Stop.TIMEOUT
 
     assert in_a_thread(executor, work) == msgspec.msgpack.encode(1)
+
+
+def test_a_soft_timeout_that_comes_when_the_handler_has_returned_takes_nothing_away() -> None:
+    strikes = [SoftTimeout()]
+
+    def spare() -> None:
+        if strikes:
+            raise strikes.pop()
+
+    executor = Executor(registry(work=soft(1)(plain_double)), "w")
+    work = assigned(executor, "work", 4, result_ttl_ms=1_000)
+
+    outcome = contextvars.copy_context().run(executor.run_blocking, work, asyncio.run, spare)
+
+    assert isinstance(outcome, bytes)
+    assert msgspec.msgpack.decode(outcome) == 8
 
 
 def test_long_texts_are_cut_in_the_middle() -> None:

@@ -26,8 +26,10 @@ Invariant: nothing that a handler does, but killing the process, leaves `run` or
 """
 
 import asyncio
+import functools
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -112,11 +114,17 @@ class Executor:
             chain.after(context, outcome)
         return settle(work, outcome)  # 5. settle
 
-    def run_blocking(self, work: Assignment, drive: Callable[[Coroutine[Any, Any, Any]], Any]) -> Outcome:
+    def run_blocking(
+        self,
+        work: Assignment,
+        drive: Callable[[Coroutine[Any, Any, Any]], Any],
+        spare: Callable[[], None],
+    ) -> Outcome:
         """Run a handler in this thread and return its outcome: the same steps, but the last.
 
         *drive* runs a coroutine to its end, for an ``async def`` handler in a pool of
-        threads or processes.
+        threads or processes.  *spare* is called once a plain handler with a soft timeout has returned:
+        from then on no `SoftTimeout` is raised here.
         """
         plan, chain = work.plan, self._chain
         try:
@@ -130,9 +138,13 @@ class Executor:
             if chain is not None:
                 chain.before(context)
             is_called = True
-            value = plan.function(*args, **kwargs)
             if plan.is_async:
-                value = drive(value if plan.soft_timeout_s is None else softly(value, work))
+                coroutine = plan.function(*args, **kwargs)
+                value = drive(coroutine if plan.soft_timeout_s is None else softly(coroutine, work))
+            elif plan.soft_timeout_s is None:
+                value = plan.function(*args, **kwargs)
+            else:
+                value = _called(functools.partial(plan.function, *args, **kwargs), spare)
         except BaseException as error:  # noqa: BLE001  # the boundary of a task
             outcome = self._raised(work, error, by_handler=is_called)
         else:
@@ -201,6 +213,22 @@ class Executor:
             return stopped(work, failure.traceback)
         failed = _retried(error, failure) if is_retry else Failed(failure, reject=rejected)
         return failed if by_handler else msgspec.structs.replace(failed, by_handler=False)
+
+
+def _called(handler: Callable[[], object], spare: Callable[[], None]) -> object:
+    """Return what *handler* does; a `SoftTimeout` that comes when it has returned takes nothing away."""
+    # Whatever comes between two steps of the interpreter comes after its value is kept: `defaultdict` calls and
+    # keeps in one.  A call in Python would be followed by a step in which the value can be lost.
+    kept: defaultdict[None, object] = defaultdict(handler)
+    try:
+        kept[None]
+        spare()
+    except SoftTimeout:
+        if None not in kept:
+            raise
+        # It is raised once for a task.
+        spare()
+    return kept[None]
 
 
 def stopped(work: Assignment, trace: str = "") -> Failed:

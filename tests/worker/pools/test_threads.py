@@ -244,19 +244,50 @@ async def test_a_reminder_that_comes_too_late_reaches_nobody() -> None:
         assert [await it.result(it.run("double", number)) for number in range(100)] == [2 * n for n in range(100)]
 
 
-async def test_reminders_at_any_instant_hit_their_own_task_or_nobody() -> None:
+async def test_reminders_at_any_instant_hit_their_own_task_or_nobody_and_what_has_returned_is_kept() -> None:
+    returned: list[object] = [None]
+
     @soft(1)
-    def work() -> int:
-        return sum(range(200))
+    def work(number: int) -> int:
+        value = sum(range(200))
+        # No step of the interpreter between this and the return lets an exception in.
+        returned[0] = number
+        return value
 
     async with pool(1, work=work, double=double) as it:
-        for _ in range(300):
-            raced = it.run("work")
+        for number in range(300):
+            raced = it.run("work", number)
             while not (it.pool.remind(raced) or it.pool._outbox):
                 pass
             outcome = await it.ends.of(raced)
-            assert isinstance(outcome, bytes) or outcome.failure.type == "SoftTimeout"  # type: ignore[union-attr]
+            if returned[0] == number:
+                assert isinstance(outcome, bytes)
+            else:
+                assert isinstance(outcome, Failed)
+                assert outcome.failure.type == "SoftTimeout"
             assert await it.result(it.run("double", 4)) == 8
+
+
+async def test_a_reminder_after_the_handler_has_returned_comes_too_late_for_its_middleware_too() -> None:
+    inside, door = threading.Event(), threading.Event()
+
+    class Slow(Middleware):
+        def after(self, context: TaskContext, failure: object) -> None:
+            inside.set()
+            door.wait(20)
+
+    made = Pool({"double": soft(1)(lambda x: 2 * x)}, 1)
+    made.executor._chain = Chain([Slow()])
+    await made.pool.start(made.ends)
+    late = made.run("double", 4)
+    await until_inside(inside)
+
+    was_reminded = made.pool.remind(late)
+    door.set()
+    result = await made.result(late)
+    await made.pool.stop()
+
+    assert (was_reminded, result) == (False, 8)
 
 
 async def test_an_asynchronous_handler_in_a_thread_is_cancelled_and_its_seat_is_free_again() -> None:

@@ -46,6 +46,7 @@ class Child:
         self._inbox: SimpleQueue[Frame | None] = SimpleQueue()
         self._is_alone = False
         self._work: Assignment | None = None
+        self._is_spared = False
         self._driver = Driver()
         self._main_thread = threading.get_ident()
 
@@ -90,20 +91,26 @@ class Child:
         executor.result_bytes_max = run.result_bytes_max
         work = Assignment(0, frame.correlation, run.task, executor.plan(run.task.spec), 0.0)
         # First this, then that; the reader does it in the opposite order: one of the two sees the other.
+        self._is_spared = False
         self._work = work
         if self._is_alone:
             return
         self._send(Kind.STARTED, frame.correlation)
         try:
-            outcome = executor.run_blocking(work, driver)
+            outcome = executor.run_blocking(work, driver, self._spare)
+            self._spare()
             self._work = None
         except (TaskInterrupted, SoftTimeout):
-            # It came when the handler had already returned.
+            # It came before the handler was called, or when it was over.
             self._work = None
             outcome = reminded(work) if work.stop is None else stopped(work)
         self._send(
             Kind.OUTCOME, frame.correlation, encode(ended(outcome, resident_bytes() if self._tells_memory else 0))
         )
+
+    def _spare(self) -> None:
+        """Raise no `SoftTimeout` any more: the handler is over."""
+        self._is_spared = True
 
     def _send(self, kind: Kind, correlation: int, body: bytes = b"") -> None:
         try:
@@ -148,11 +155,11 @@ class Child:
             return
         if work.stop is not None:
             raise TaskInterrupted
-        if work.soft_is_due and not work.plan.is_async:
+        if work.soft_is_due and work.plan.is_async:
+            self._driver.cancel()
+        elif work.soft_is_due and not self._is_spared:
             work.soft_is_due = False
             raise SoftTimeout
-        if work.soft_is_due:
-            self._driver.cancel()
 
 
 def _import_app(setup: Setup) -> Registry:

@@ -124,8 +124,8 @@ class ThreadPool:
                 break
         driver.close()
 
-    def _run_in_context(self, work: Assignment, driver: Driver) -> Outcome:
-        return self._context.copy().run(self._executor.run_blocking, work, driver)
+    def _run_in_context(self, work: Assignment, thread: "_Thread") -> Outcome:
+        return self._context.copy().run(self._executor.run_blocking, work, thread.driver, thread.spare)
 
     def _post(self, work: Assignment, outcome: Outcome) -> bool:
         """Bring an outcome to the loop, many with one wake-up; return False if the loop has ended."""
@@ -169,21 +169,25 @@ class _Thread(threading.Thread):
     def run(self) -> None:
         self._serve(self)
 
-    def call(self, work: Assignment, run: Callable[[Assignment, Driver], Outcome]) -> Outcome:
+    def call(self, work: Assignment, run: Callable[[Assignment, "_Thread"], Outcome]) -> Outcome:
         """Run *work* by *run*, and let no exception that was meant for it reach what comes after it."""
         try:
             with self._lock:
                 self._work = work
-            outcome = run(work, self.driver)
-            with self._lock:
-                self._work = None
+            outcome = run(work, self)
+            self.spare()
         except SoftTimeout:
-            # It came when the handler had already returned.
+            # It came before the handler was called, or when it had already raised.
             outcome = reminded(work)
-        self._work = None
+            self.spare()
+        return outcome
+
+    def spare(self) -> None:
+        """Remind no more: what the thread does from here on is not its task's handler."""
+        with self._lock:
+            self._work = None
         # Raised for this thread, and not yet in it.
         _raise_in(self.ident, None)
-        return outcome
 
     def remind(self, work: Assignment) -> bool:
         """Raise `SoftTimeout` in the handler of *work*, if this thread runs it."""
