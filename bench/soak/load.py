@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from statistics import median
+from typing import NamedTuple
 
 from bench.soak.handlers import Declared, end_of
 from tq import App, TaskQueueError
@@ -21,6 +22,9 @@ _POLL_S = 0.05
 # A worker that is killed gives its tasks back when its lease ends; a task waits for its second attempt.
 _CHUNK_S_MAX = 120.0
 _PROBE_EVERY_S = 0.1
+
+PROBE_S_MAX = 30.0
+"""A probe that takes longer has failed."""
 
 
 class Broken(Exception):
@@ -96,27 +100,46 @@ class Load:
         self.ended += len(chunk.ended)
 
 
-class Probes:
-    """Enqueues a task at a time, in a thread of its own, and times its result."""
+class Probed(NamedTuple):
+    """The probes of a time: the median of what those took that came back, if any did, and how many failed."""
 
-    def __init__(self, tasks: Declared) -> None:
+    median_ms: float | None
+    failed: int
+
+
+class Probes:
+    """Enqueues a task at a time, in a thread of its own, and times its result.
+
+    A probe that has not come back within *patience_s* has failed.
+    """
+
+    def __init__(self, tasks: Declared, patience_s: float = PROBE_S_MAX) -> None:
         self._probe = tasks.probe
+        self._patience_s = patience_s
         self._times: list[float] = []
+        self._failed = 0
         self._lock = threading.Lock()
 
     def run(self, stop: threading.Event) -> None:
         """Go on until *stop*."""
         while not stop.wait(_PROBE_EVERY_S):
-            began = time.monotonic()
-            try:
-                self._probe.enqueue().result(timeout=30)
-            except TaskQueueError:
-                continue
-            with self._lock:
-                self._times.append((time.monotonic() - began) * 1_000)
+            self.send()
 
-    def median_ms(self) -> float | None:
-        """Return the median since the last call, if there was a probe."""
+    def send(self) -> None:
+        """Send one probe, and wait for it."""
+        began = time.monotonic()
+        try:
+            self._probe.enqueue().result(timeout=self._patience_s)
+        except TaskQueueError:
+            with self._lock:
+                self._failed += 1
+            return
         with self._lock:
-            times, self._times = self._times, []
-        return median(times) if times else None
+            self._times.append((time.monotonic() - began) * 1_000)
+
+    def take(self) -> Probed:
+        """Return the probes since the last call."""
+        with self._lock:
+            probed = Probed(median(self._times) if self._times else None, self._failed)
+            self._times, self._failed = [], 0
+        return probed

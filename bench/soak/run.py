@@ -17,14 +17,15 @@ import msgspec
 import psutil
 
 from bench.soak.handlers import QUEUE, declared
-from bench.soak.load import Broken, Load, Probes
+from bench.soak.load import PROBE_S_MAX, Broken, Load, Probes
 from bench.soak.verdict import Sample
 from tq import App
 from tq.testing.programs import Program, broker_url, start_broker, start_worker
 
 _WORKERS = 2
 _LEASE = ("--lease-ms", "2000", "--heartbeat-ms", "400")
-_SETTLE_S_MAX = 30.0
+# A probe that is under way has its time.
+_SETTLE_S_MAX = PROBE_S_MAX + 15.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,9 +63,9 @@ class Soak:
             through = stack.enter_context(self._proxied(direct))
             app, operator = stack.enter_context(App(through)), stack.enter_context(App(direct))
             load, probes = Load(app, declared(app), operator, plan.tasks), Probes(declared(operator))
-            stack.enter_context(self._beside(lambda: self._torment(through)))
-            stack.enter_context(self._beside(lambda: probes.run(self._stop)))
-            stack.enter_context(self._beside(lambda: self._watch(broker, load, probes, on_progress)))
+            stack.enter_context(self._beside("accidents", lambda: self._torment(through)))
+            stack.enter_context(self._beside("probes", lambda: probes.run(self._stop)))
+            stack.enter_context(self._beside("samples", lambda: self._watch(broker, load, probes, on_progress)))
             load.run(self._stop)
             if not self._failures:
                 self._check_counts(operator)
@@ -88,8 +89,8 @@ class Soak:
             yield f"tq://{proxy.read_line().removeprefix('listening on ')}"
 
     @contextmanager
-    def _beside(self, work: Callable[[], None]) -> Iterator[None]:
-        """Do *work* in a thread, which ends when ``_stop`` is set."""
+    def _beside(self, name: str, work: Callable[[], None]) -> Iterator[None]:
+        """Do *work* in a thread, which ends when ``_stop`` is set; that it does not is a failure."""
 
         def guarded() -> None:
             try:
@@ -105,6 +106,12 @@ class Soak:
         finally:
             self._stop.set()
             thread.join(_SETTLE_S_MAX)
+            if thread.is_alive():
+                self._failures.append(
+                    Broken(
+                        f"the thread of the {name} has not ended within {_SETTLE_S_MAX:g} s, its processes may live on"
+                    )
+                )
 
     def _torment(self, url: str) -> None:
         """Keep workers, and kill one or ask it to stop now and then, and start it again."""
@@ -137,6 +144,7 @@ class Soak:
         with (self._folder / "samples.jsonl").open("wb") as file:
             while not self._stop.wait(self._plan.sample_every_s):
                 broker.check()
+                probed = probes.take()
                 files = {path: path.stat().st_size for path in _files(self._folder / "data")}
                 sample = Sample(
                     at_s=time.monotonic() - began,
@@ -147,7 +155,8 @@ class Soak:
                     disk=sum(files.values()),
                     wal=sum(size for path, size in files.items() if path.suffix == ".log"),
                     log=broker.log.stat().st_size,
-                    latency_ms=probes.median_ms(),
+                    latency_ms=probed.median_ms,
+                    probes_failed=probed.failed,
                 )
                 self.samples.append(sample)
                 file.write(msgspec.json.encode(sample) + b"\n")

@@ -21,7 +21,10 @@ _LOG_BYTES_AN_ACCIDENT = 4_096
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """The broker at one moment: bytes, open handles, and the median of the latencies since the last sample."""
+    """The broker at one moment: bytes, open handles, and the probes since the last sample.
+
+    ``latency_ms`` is the median of those that came back, ``probes_failed`` how many did not, in time or as they should.
+    """
 
     at_s: float
     tasks: int
@@ -32,6 +35,7 @@ class Sample(msgspec.Struct, frozen=True):
     wal: int
     log: int
     latency_ms: float | None
+    probes_failed: int = 0
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -64,6 +68,7 @@ def judge(samples: Sequence[Sample]) -> list[Finding]:
     return [
         _rss(samples),
         _latency(quarters),
+        _probes(samples),
         _most("handles", "", quarters, lambda each: each.handles, 1.0, _HANDLES_SLACK),
         _most("disk", "MiB", quarters, lambda each: each.disk / MIB, _DISK_RATIO_MAX, _DISK_SLACK_BYTES / MIB),
         _most("store's log", "MiB", quarters, lambda each: each.wal / MIB, _DISK_RATIO_MAX, _DISK_SLACK_BYTES / MIB),
@@ -99,6 +104,13 @@ def _latency(quarters: _Quarters) -> Finding:
     if not before or not after:
         raise ValueError("no probe has come back in a quarter of the run")
     return _finding("latency, median", "ms", median(before), median(after), median(before) * _LATENCY_RATIO_MAX)
+
+
+def _probes(samples: Sequence[Sample]) -> Finding:
+    """Count the probes that failed, before the last quarter and in all: a median is of survivors only."""
+    first, last = samples[0].at_s, samples[-1].at_s
+    before = sum(each.probes_failed for each in samples if each.at_s < first + 0.75 * (last - first))
+    return _finding("probes failed", "", before, sum(each.probes_failed for each in samples), 0)
 
 
 def _most(

@@ -1,9 +1,16 @@
 """The verdict over a soak: what is steady passes, and each thing that grows is found."""
 
+import threading
+from pathlib import Path
+
 import msgspec
 import pytest
 
+from bench.soak.handlers import declared
+from bench.soak.load import Broken, Probed, Probes
+from bench.soak.run import Plan, Soak
 from bench.soak.verdict import MIB, Sample, judge
+from tq import App
 
 STEADY = [
     # Memory is a saw: a buffer fills, and is written away.
@@ -56,6 +63,41 @@ def test_a_latency_that_has_become_worse_is_found() -> None:
     ]
 
     assert failing(worse) == ["latency, median"]
+
+
+@pytest.mark.parametrize("at", [0, 30, 99])
+def test_a_probe_that_failed_is_found_whenever_it_did(at: int) -> None:
+    samples = list(STEADY)
+    samples[at] = msgspec.structs.replace(samples[at], probes_failed=1)
+
+    assert failing(samples) == ["probes failed"]
+
+
+def test_probes_that_do_not_come_back_are_counted_once() -> None:
+    with App("memory:") as without_a_worker:
+        probes = Probes(declared(without_a_worker), patience_s=0)
+        probes.send()
+        probes.send()
+
+        assert probes.take() == Probed(None, 2)
+        assert probes.take() == Probed(None, 0)
+
+
+def work(door: threading.Event) -> None:
+    door.wait(20)
+
+
+def test_a_thread_that_does_not_end_is_a_failure_of_the_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.soak.run._SETTLE_S_MAX", 0.01)
+    soak, door = Soak(tmp_path, Plan(tasks=1)), threading.Event()
+
+    with soak._beside("accidents", lambda: work(door)):
+        pass
+    door.set()
+
+    (failure,) = soak._failures
+    assert isinstance(failure, Broken)
+    assert "the thread of the accidents has not ended" in str(failure)
 
 
 def test_too_few_samples_are_no_verdict() -> None:
