@@ -109,6 +109,80 @@ def test_a_fork_does_not_keep_the_lock_of_a_parent_that_ended(tmp_path: Path) ->
     assert free.returncode == 0
 
 
+FORKER = """
+import os, sys, threading
+from pathlib import Path
+from tq.store.ownership import OWNER_FILE, Ownership
+
+directory = Path(sys.argv[1])
+sys.setswitchinterval(1e-6)
+is_over = threading.Event()
+
+
+def take_and_release():
+    while not is_over.is_set():
+        Ownership(directory, "the parent").release()
+
+
+taking = threading.Thread(target=take_and_release)
+taking.start()
+kept = 0
+for _ in range(400):
+    child = os.fork()
+    if child == 0:
+        found = False
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                found = found or os.readlink(f"/proc/self/fd/{name}") == str(directory / OWNER_FILE)
+            except OSError:
+                pass
+        os._exit(found)
+    kept += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+is_over.set()
+taking.join()
+print(kept)
+"""
+
+
+def test_no_fork_comes_between_the_steps_of_another_thread_that_takes_or_releases_the_lock(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    forker = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKER, str(tmp_path)],
+        env=environment, timeout=60, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert (forker.stdout, forker.stderr) == ("0\n", "")
+
+
+def test_a_released_lock_is_free_though_a_copy_of_it_is_open(tmp_path: Path) -> None:
+    owner = Ownership(tmp_path, "the owner")
+    copy = os.dup(owner._descriptor)
+
+    owner.release()
+    free = elsewhere(tmp_path)
+    os.close(copy)
+
+    assert free.returncode == 0
+
+
+def test_a_fork_that_owns_another_directory_does_not_lose_it_by_what_its_parent_had(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    owner = Ownership(tmp_path, "the parent")
+
+    child = os.fork()
+    if child == 0:
+        own = Ownership(tmp_path / "other", "the child")  # It gets the number of the copy that was closed.
+        owner.release()
+        is_kept = elsewhere(tmp_path / "other").returncode == 7
+        own.release()
+        os._exit(0 if is_kept else 1)
+    _, status = os.waitpid(child, 0)
+    owner.release()
+
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
 def test_a_copy_of_the_directory_does_not_cost_its_owner_the_lock(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     owner = Ownership(tmp_path / "data", "the owner")
