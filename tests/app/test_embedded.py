@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tq.app.app import App
-from tq.app.embedded import EmbeddedDialer, FileDialer
+from tq.app.embedded import EmbeddedDialer, FileDialer, _Here
 from tq.core.errors import BrokerUnavailable, UsageError
 
 
@@ -122,6 +122,84 @@ def test_who_gives_up_on_a_loop_leaves_the_opening_to_go_on_without_a_word(
     assert caplog.messages == []
     good.close()
     bad.close()
+
+
+FORKER = """
+import os, sys, threading
+from pathlib import Path
+import tq.broker.embedded as embedded
+from tq.app.embedded import FileDialer
+from tq.core.errors import BrokerUnavailable
+
+directory = Path(sys.argv[1])
+begins = threading.Event()
+os.register_at_fork(before=begins.set)
+opened = embedded.open_directory
+
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        try:
+            FileDialer(directory / "other").connect_blocking(10)
+        except BrokerUnavailable as error:
+            print(error, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def open_while_another_thread_forks(directory, environment):
+    broker = opened(directory, environment)
+    forking.start()
+    begins.wait()
+    forking.join(0.2)  # It is held up until the broker is noted.
+    return broker
+
+
+forking = threading.Thread(target=fork)
+embedded.open_directory = open_while_another_thread_forks
+dialer = FileDialer(directory / "data")
+dialer.connect_blocking(20).close()
+forking.join()
+dialer.close()
+"""
+
+
+@pytest.mark.acceptance
+def test_a_fork_while_a_thread_opens_a_directory_knows_that_it_cannot_own_one(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKER, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert "this one was forked from one that had a broker" in done.stdout, done
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+class _EndsFirst:
+    """A lock of *here* that another gets first: the end of the process."""
+
+    def __init__(self, here: _Here) -> None:
+        self._here, self._lock = here, here._lock
+
+    def __enter__(self) -> None:
+        self._here._lock = self._lock
+        self._here.end()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_no_broker_is_opened_once_the_end_has_closed_those_that_there_were(tmp_path: Path) -> None:
+    here = _Here()
+    here._lock = _EndsFirst(here)  # type: ignore[assignment]
+
+    with pytest.raises(BrokerUnavailable, match="this one is about to end"):
+        here.claim(tmp_path, FileDialer(tmp_path))
+
+    assert here.broker(tmp_path) is None
 
 
 def test_who_only_looks_is_told_of_a_directory_without_data(tmp_path: Path) -> None:

@@ -174,12 +174,15 @@ class _Here:
     """The brokers on directories that this process has, and who uses them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Held over each fork: none comes between the start of a broker and the note of it.
+        self._lock = threading.RLock()
         self._brokers: dict[str, EmbeddedBroker] = {}
         self._users: dict[str, weakref.WeakSet[FileDialer]] = {}
         self._has_had = False
         self._is_a_fork = False
         self._is_ending = False
+        # Of the brokers that are being closed, a fork has copies too.
+        self._leaving: set[EmbeddedBroker] = set()
 
     def broker(self, directory: Path) -> "EmbeddedBroker | None":
         """Return the broker of *directory*, which may still be opening it, if it is in this process."""
@@ -205,6 +208,23 @@ class _Here:
         Raises:
             BrokerUnavailable: This process cannot have one.
         """
+        with self._lock:
+            self._check_may_own(directory)
+            self._users.setdefault(os.path.realpath(directory), weakref.WeakSet()).add(user)
+            broker = self.broker(directory)
+            if broker is None:
+                from tq.broker.embedded import open_directory  # noqa: PLC0415  # the door; see above
+
+                # Before its thread opens RocksDB.
+                self._has_had = True
+                try:
+                    broker = open_directory(directory, os.environ)
+                except ConfigError as error:
+                    raise BrokerUnavailable(f"no process serves data directory {directory}: {error}.") from error
+                self._brokers[os.path.realpath(directory)] = broker
+        return broker.started
+
+    def _check_may_own(self, directory: Path) -> None:
         if self._is_a_fork:
             raise BrokerUnavailable(
                 f"no process serves data directory {directory}, and this one was forked from one that had a broker, "
@@ -212,19 +232,6 @@ class _Here:
             )
         if self._is_ending:
             raise BrokerUnavailable(f"no process serves data directory {directory}, and this one is about to end.")
-        self.join(directory, user)
-        with self._lock:
-            broker = self.broker(directory)
-            if broker is None:
-                from tq.broker.embedded import open_directory  # noqa: PLC0415  # the door; see above
-
-                try:
-                    broker = open_directory(directory, os.environ)
-                except ConfigError as error:
-                    raise BrokerUnavailable(f"no process serves data directory {directory}: {error}.") from error
-                self._brokers[os.path.realpath(directory)] = broker
-                self._has_had = True
-        return broker.started
 
     def leave(self, directory: Path, user: FileDialer) -> None:
         """Note that *user* uses the broker of *directory* no more, and close it after the last one."""
@@ -237,33 +244,46 @@ class _Here:
             if users:
                 return
             broker = self._brokers.pop(key, None)
-        if broker is not None:
-            broker.close()
+            if broker is None:
+                return
+            self._leaving.add(broker)
+        broker.close()
+        with self._lock:
+            self._leaving.discard(broker)
 
     def end(self) -> None:
         """Close all brokers, at the end of the process."""
-        self._is_ending = True
         with self._lock:
+            self._is_ending = True
             brokers = list(self._brokers.values())
         for broker in brokers:
             broker.close()
 
+    def forks(self) -> None:
+        """Let no other thread be at work here until the fork is made."""
+        self._lock.acquire()
+
+    def has_forked(self) -> None:
+        """Go on in the parent."""
+        self._lock.release()
+
     def forked(self) -> None:
         """Forget all of it in a child: its threads and locks stayed with the parent."""
-        for broker in self._brokers.values():
+        for broker in (*self._brokers.values(), *self._leaving):
             broker.abandon()
         # RocksDB's own threads stayed too, and it does not start them again.
         self._is_a_fork = self._is_a_fork or self._has_had
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._brokers = {}
         self._users = {}
+        self._leaving = set()
 
 
 _here = _Here()
 # What is registered first is called last: what the program does at its end still finds its broker.
 atexit.register(_here.end)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_here.forked)
+    os.register_at_fork(before=_here.forks, after_in_parent=_here.has_forked, after_in_child=_here.forked)
 
 
 async def _on(ours: socket.socket, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
