@@ -1,8 +1,12 @@
 """The embedded broker, over its real socket pairs."""
 
 import asyncio
+import gc
 import socket
+import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -169,6 +173,79 @@ def test_a_broker_that_failed_lets_go_of_its_store_so_that_another_can_start_fro
     broker._thread.join(10)
     assert not broker.is_alive
     assert disk.is_closed
+    broker.close()
+
+
+class SlowToClose(MemoryStore):
+    """A store whose end waits for a word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_close = threading.Event()
+
+    def close(self) -> None:
+        self.may_close.wait(30)
+        super().close()
+
+
+def test_a_broker_that_takes_long_to_end_is_logged_and_takes_no_connection_meanwhile(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = SlowToClose()
+    broker = EmbeddedBroker(open_its_store=lambda: store)
+    broker.started.result(10)
+    stopped = asyncio.run_coroutine_threadsafe(broker._stop.wait(), broker._loop)
+
+    broker.close(0)
+    stopped.result(10)
+
+    assert [record.getMessage() for record in caplog.records] == ["embedded.close not_ended_after_s=0 directory=none"]
+    assert broker._thread.is_alive()
+    with pytest.raises(StoreError, match="closed"):
+        broker.connect()
+    store.may_close.set()
+    broker.close()
+    assert not broker._thread.is_alive()
+
+
+def test_threads_that_connect_while_it_ends_are_refused_or_closed_and_harm_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(10):
+            broker, given = open_memory(), list[socket.socket]()
+
+            def connect(broker: EmbeddedBroker = broker, given: list[socket.socket] = given) -> None:
+                with suppress(StoreError):
+                    given.extend(broker.connect() for _ in range(100))
+
+            threads = [threading.Thread(target=connect) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            broker.close()
+            for thread in threads:
+                thread.join()
+
+            assert not broker._thread.is_alive()
+            for ours in given:
+                with ours:
+                    ours.settimeout(10)
+                    assert ours.recv(1) == b""
+    finally:
+        sys.setswitchinterval(interval)
+    gc.collect()
+    assert caplog.messages == []
+
+
+def test_closed_connections_are_forgotten_in_time() -> None:
+    broker = open_memory()
+    for _ in range(300):
+        with broker.connect() as sock:
+            ask(sock, Hello(MAGIC, VERSIONS.first, Role.CLIENT))
+
+    assert len(broker._noted) < 150
     broker.close()
 
 

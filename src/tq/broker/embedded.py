@@ -4,8 +4,9 @@ Its clients in this process speak the real protocol to it over socket pairs, so 
 passes in a test passes against a daemon; other processes join the broker of a directory
 at the unix socket in it.
 
-Invariants: nothing but sockets is shared with the other threads.  The socket in the
-directory is made by whoever has the directory's lock, and by nobody else.
+Invariants: other threads hand sockets over, ask whether it lives and tell it to stop; all
+else is touched by its own thread alone, and in a fork by the one thread that is there.  The
+socket in the directory is made by whoever has the directory's lock, and by nobody else.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-import weakref
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -56,6 +57,8 @@ _CLOSE_S_MAX = 10.0
 _FLUSH_S_MAX = 0.5
 _BACKLOG = 1_024
 _ACCEPT_AGAIN_S = 0.1
+# Closed connections are forgotten when so many are noted, or twice as many as were open the last time.
+_NOTED_MIN = 64
 
 _log = logging.getLogger("tq.broker")
 # A program that sets up no log gets no lines of ours on its standard error; what fails is told to its callers.
@@ -89,9 +92,11 @@ class EmbeddedBroker:
         self._stop = asyncio.Event()
         self._service: BrokerService | None = None
         self._store: Store | None = None
-        # All of our sockets, for `abandon`, and what is on them, for the end.
-        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._transports: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
+        # All of our sockets, for `abandon`, and what is on them, for the end: those that other threads hand over
+        # (append and popleft of a deque are whole), and those of our thread.
+        self._handed: deque[socket.socket] = deque()
+        self._noted: dict[socket.socket, asyncio.Transport | None] = {}
+        self._noted_max = _NOTED_MIN
         self._accepting: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="tq embedded broker", daemon=True)
         self._thread.start()
@@ -110,25 +115,30 @@ class EmbeddedBroker:
         """Return our end of a new connection to the broker, which has started.
 
         Raises:
-            StoreError: The broker is closed.
+            StoreError: The broker is closed, or stops.
         """
-        if not self._thread.is_alive():
+        if not self.is_alive:
             raise StoreError("the embedded broker is closed")
         ours, theirs = socket.socketpair()
-        self._sockets.add(theirs)
+        self._handed.append(theirs)
         try:
-            self._loop.call_soon_threadsafe(self._spawn_take, theirs)
+            self._loop.call_soon_threadsafe(self._take_handed)
         except RuntimeError:  # The loop was closed just now.
             ours.close()
             theirs.close()
             raise StoreError("the embedded broker is closed") from None
         return ours
 
-    def close(self) -> None:
-        """Stop the broker within some seconds, and with it everything it holds in memory. Idempotent."""
+    def close(self, wait_s: float = _CLOSE_S_MAX) -> None:
+        """Stop the broker within *wait_s*, and with it everything it holds in memory. Idempotent.
+
+        One that takes longer is logged, and ends later, or with the process.
+        """
         with suppress(RuntimeError):  # The loop is closed already.
             self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(_CLOSE_S_MAX)
+        self._thread.join(wait_s)
+        if self._thread.is_alive():
+            _log.error("embedded.close not_ended_after_s=%g directory=%s", wait_s, self._serve_in or "none")
 
     def abandon(self) -> None:
         """Let go of everything in a fork of its process, which has none of its threads.
@@ -136,8 +146,7 @@ class EmbeddedBroker:
         Copies of its sockets would keep connections open after the parent's end.  The
         rest must not be touched: no destructor may write to files that are the parent's.
         """
-        for copy in list(self._sockets):
-            copy.close()
+        self._close_all()
         # Never destroyed, not even at the end of the interpreter.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
         _end_without_destructors()
@@ -155,8 +164,19 @@ class EmbeddedBroker:
                 self.started.set_exception(error)
         finally:
             self._loop.close()
-            for left in list(self._sockets):
-                left.close()
+            self._close_all()
+
+    def _close_all(self) -> None:
+        """Close the sockets whatever is on them."""
+        for left in (*self._noted, *self._handed):
+            left.close()
+
+    def _note(self, ours: socket.socket, transport: asyncio.Transport | None = None) -> None:
+        """Remember *ours*, and what is on it, until some time after it is closed."""
+        if len(self._noted) >= self._noted_max:
+            self._noted = {each: on_it for each, on_it in self._noted.items() if each.fileno() != -1}
+            self._noted_max = max(_NOTED_MIN, 2 * len(self._noted))
+        self._noted[ours] = transport
 
     async def _live(self) -> None:
         self._store = store = self._open_store()
@@ -170,12 +190,13 @@ class EmbeddedBroker:
                 self.started.set_result(None)
                 await self._serve(service)
             finally:
+                self._stop.set()
                 for task in self._accepting:
                     task.cancel()
+                await asyncio.gather(*self._accepting, return_exceptions=True)
                 if listener is not None and self._serve_in is not None:
                     listener.close()
                     (self._serve_in / SOCKET_FILE).unlink(missing_ok=True)
-                self._stop.set()
                 await service.stop()
                 await self._flush()
         finally:
@@ -196,7 +217,7 @@ class EmbeddedBroker:
     def _listen(self, directory: Path) -> socket.socket:
         """Make the socket in *directory*, in the place of any that a killed owner has left, at one stroke."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._sockets.add(listener)
+        self._note(listener)
         fresh = directory / f"{SOCKET_FILE}.new"
         try:
             fresh.unlink(missing_ok=True)
@@ -222,11 +243,16 @@ class EmbeddedBroker:
                 _log.warning("embedded.accept error=%s", error)
                 await asyncio.sleep(_ACCEPT_AGAIN_S)
                 continue
-            self._sockets.add(theirs)
+            self._note(theirs)
             await self._take(theirs)
 
-    def _spawn_take(self, theirs: socket.socket) -> None:
-        self._spawn(self._take(theirs))
+    def _take_handed(self) -> None:
+        theirs = self._handed.popleft()
+        self._note(theirs)
+        if self._service is None or self._stop.is_set():
+            theirs.close()
+        else:
+            self._spawn(self._take(theirs))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -239,17 +265,20 @@ class EmbeddedBroker:
             return
         theirs.setblocking(False)
         transport, _ = await self._loop.connect_accepted_socket(self._service.connection, theirs)
-        self._transports.add(transport)
+        self._note(theirs, transport)
 
     async def _flush(self) -> None:
         """Let what was said go out, for a moment, then end what still has not."""
         deadline = self._loop.time() + _FLUSH_S_MAX
+        for ours, transport in self._noted.items():
+            if transport is None:
+                ours.close()
         # A closed transport closes its socket on the next turn of the loop, or once all has gone out.
         await asyncio.sleep(0)
-        while self._loop.time() < deadline and any(each.fileno() != -1 for each in self._sockets):  # noqa: ASYNC110 - a socket has no event for its end
+        while self._loop.time() < deadline and any(each.fileno() != -1 for each in self._noted):  # noqa: ASYNC110 - a socket has no event for its end
             await asyncio.sleep(0.005)
-        for transport in list(self._transports):
-            if isinstance(transport, asyncio.Transport):
+        for transport in self._noted.values():
+            if transport is not None:
                 transport.abort()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
