@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tq.app.app import App
-from tq.app.embedded import EmbeddedDialer, FileDialer, _Here
-from tq.core.errors import BrokerUnavailable, UsageError
+from tq.app.embedded import EmbeddedDialer, FileDialer, _Here, _here
+from tq.broker import embedded
+from tq.core.errors import BrokerUnavailable, StoreError, UsageError
 
 
 def broker_threads() -> int:
@@ -83,7 +84,7 @@ def test_a_closed_dialer_of_a_directory_opens_it_anew(tmp_path: Path) -> None:
     dialer.close()
 
 
-async def _connect_async(dialer: FileDialer) -> None:
+async def _connect_async(dialer: EmbeddedDialer | FileDialer) -> None:
     transport = await dialer.connect(asyncio.Protocol)
     transport.abort()
 
@@ -200,6 +201,86 @@ def test_no_broker_is_opened_once_the_end_has_closed_those_that_there_were(tmp_p
         here.claim(tmp_path, FileDialer(tmp_path))
 
     assert here.broker(tmp_path) is None
+
+
+class _Slow:
+    """A way to open a broker that waits for a word first, as on a slow disk."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.may_open = threading.Event()
+        self._open = getattr(embedded, name)
+        monkeypatch.setattr(embedded, name, self)
+
+    def __call__(self, *arguments: object) -> embedded.EmbeddedBroker:
+        assert self.may_open.wait(10)
+        broker: embedded.EmbeddedBroker = self._open(*arguments)
+        return broker
+
+
+def slow_dialer(
+    kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[EmbeddedDialer | FileDialer, _Slow]:
+    if kind == "memory":
+        return EmbeddedDialer(), _Slow(monkeypatch, "open_memory")
+    return FileDialer(directory), _Slow(monkeypatch, "check_directory")
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_loop_goes_on_while_a_broker_is_opened_for_it(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialer, slow = slow_dialer(kind, tmp_path, monkeypatch)
+
+    async def connect() -> None:
+        asyncio.get_running_loop().call_soon(slow.may_open.set)
+        transport = await dialer.connect(asyncio.Protocol)
+        transport.abort()
+
+    asyncio.run(connect())
+    dialer.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_thread_waits_no_longer_than_it_said_for_a_broker_to_be_opened(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialer, slow = slow_dialer(kind, tmp_path, monkeypatch)
+
+    with pytest.raises(BrokerUnavailable, match="is still being"):
+        dialer.connect_blocking(0)
+
+    slow.may_open.set()
+    dialer.connect_blocking(20).close()
+    dialer.close()
+
+
+def test_a_directory_that_nobody_wants_any_more_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dialer, slow = slow_dialer("file", tmp_path / "data", monkeypatch)
+    with pytest.raises(BrokerUnavailable):
+        dialer.connect_blocking(0)
+    opening = _here._openings[str(tmp_path / "data")]
+
+    dialer.close()
+    slow.may_open.set()
+    opening.result(10)
+
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_broker_on_memory_that_cannot_start_is_unavailable_until_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> embedded.EmbeddedBroker:
+        raise StoreError("it did not start")
+
+    dialer = EmbeddedDialer()
+    with monkeypatch.context() as patched:
+        patched.setattr(embedded, "open_memory", fail)
+        with pytest.raises(BrokerUnavailable, match="cannot start: it did not start"):
+            dialer.connect_blocking(10)
+        with pytest.raises(BrokerUnavailable, match="cannot start: it did not start"):
+            asyncio.run(_connect_async(dialer))
+
+    dialer.connect_blocking(10).close()
+    dialer.close()
 
 
 def test_who_only_looks_is_told_of_a_directory_without_data(tmp_path: Path) -> None:

@@ -16,15 +16,16 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tq.client.local import connect_local
 from tq.core.errors import BrokerUnavailable, ConfigError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from tq.broker.embedded import EmbeddedBroker
+
+_T = TypeVar("_T")
 
 
 class EmbeddedDialer:
@@ -33,24 +34,32 @@ class EmbeddedDialer:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._broker: EmbeddedBroker | None = None
+        self._opening: Future[EmbeddedBroker] | None = None
         self._is_closed = False
 
     async def connect(self, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
-        """Connect the protocol that *factory* returns.
+        """Connect the protocol that *factory* returns, without a stop of the loop while the broker starts.
 
         Raises:
-            UsageError: The broker was closed, or is in another process.
+            BrokerUnavailable: The broker cannot start.
+            UsageError: It was closed, or is in another process.
         """
-        return await _on(self._connected(), factory)
+        broker = await asyncio.wrap_future(self._opened())
+        return await _on(broker.connect(), factory)
 
     def connect_blocking(self, timeout_s: float) -> socket.socket:
         """Return a connected stream socket.
 
         Raises:
-            UsageError: The broker was closed, or is in another process.
+            BrokerUnavailable: The broker cannot start, or not within *timeout_s*.
+            UsageError: It was closed, or is in another process.
         """
-        return self._connected()
+        opening = self._opened()
+        try:
+            broker = opening.result(timeout_s)
+        except TimeoutError:
+            raise BrokerUnavailable("the broker of App('memory:') is still being started.") from None
+        return broker.connect()
 
     def close(self) -> None:
         """Stop the broker, and with it all it holds.  Idempotent; does nothing in a forked process."""
@@ -58,11 +67,12 @@ class EmbeddedDialer:
             return
         with self._lock:
             self._is_closed = True
-            broker, self._broker = self._broker, None
-        if broker is not None:
-            broker.close()
+            opening, self._opening = self._opening, None
+        if opening is not None and opening.exception() is None:
+            opening.result().close()
 
-    def _connected(self) -> socket.socket:
+    def _opened(self) -> "Future[EmbeddedBroker]":
+        """Have the broker started, unless it is; what is returned ends once it serves, or cannot."""
         if self._pid != os.getpid():
             raise UsageError(
                 "the broker of App('memory:') lives in the process that started it, and this is a fork "
@@ -71,11 +81,20 @@ class EmbeddedDialer:
         with self._lock:
             if self._is_closed:
                 raise UsageError("the broker of this App('memory:') was closed, with all it held")
-            if self._broker is None:
-                from tq.broker.embedded import open_memory  # noqa: PLC0415  # the door; see above
+            if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
+                self._opening = _in_a_thread(_open_memory)
+            return self._opening
 
-                self._broker = open_memory()
-            return self._broker.connect()
+
+def _open_memory() -> "EmbeddedBroker":
+    with _here.loading:
+        from tq.broker.embedded import open_memory  # noqa: PLC0415  # the door; see above
+
+    try:
+        return open_memory()
+    # Of the last kind is a system without room for another thread.
+    except (StoreError, OSError, RuntimeError) as error:
+        raise BrokerUnavailable(f"the broker of App('memory:') cannot start: {error}.") from error
 
 
 class FileDialer:
@@ -120,11 +139,8 @@ class FileDialer:
         """
         ours = self._joined()
         if ours is None:
-            claimed = self._claim()
-            # What goes wrong is told below, unless another process was faster.  A caller who gives up takes his
-            # copy of the future along, so that it is not left to be warned about.
-            with suppress(Exception):
-                await asyncio.wrap_future(claimed)
+            # What keeps the broker from serving is told below, unless another process was faster.
+            await asyncio.wrap_future(self._claim())
             ours = self._joined_at_last()
         return await _on(ours, factory)
 
@@ -137,7 +153,7 @@ class FileDialer:
         ours = self._joined()
         if ours is None:
             try:
-                self._claim().exception(timeout_s)
+                self._claim().result(timeout_s)
             except TimeoutError:
                 raise BrokerUnavailable(f"data directory {self.directory} is still being opened.") from None
             ours = self._joined_at_last()
@@ -174,10 +190,14 @@ class _Here:
     """The brokers on directories that this process has, and who uses them."""
 
     def __init__(self) -> None:
+        # Held over each fork too: a child that finds a module half imported waits for it for ever.
+        self.loading = threading.RLock()
         # Held over each fork: none comes between the start of a broker and the note of it.
         self._lock = threading.RLock()
         self._brokers: dict[str, EmbeddedBroker] = {}
         self._users: dict[str, weakref.WeakSet[FileDialer]] = {}
+        # What is done for those who wait for a broker, each in a thread; the last of each directory.
+        self._openings: dict[str, Future[None]] = {}
         self._has_had = False
         self._is_a_fork = False
         self._is_ending = False
@@ -205,24 +225,41 @@ class _Here:
     def claim(self, directory: Path, user: FileDialer) -> "Future[None]":
         """Have a broker of *directory* in this process; what is returned ends once it serves, or cannot.
 
+        What kept it from that is its `trouble`.
+
         Raises:
-            BrokerUnavailable: This process cannot have one.
+            BrokerUnavailable: This process cannot have one: here, or later in the future.
         """
+        key = os.path.realpath(directory)
         with self._lock:
             self._check_may_own(directory)
-            self._users.setdefault(os.path.realpath(directory), weakref.WeakSet()).add(user)
-            broker = self.broker(directory)
-            if broker is None:
-                from tq.broker.embedded import open_directory  # noqa: PLC0415  # the door; see above
+            self._users.setdefault(key, weakref.WeakSet()).add(user)
+            opening = self._openings.get(key)
+            if opening is None or opening.done():
+                opening = self._openings[key] = _in_a_thread(lambda: self._open(directory))
+            return opening
 
-                # Before its thread opens RocksDB.
-                self._has_had = True
-                try:
-                    broker = open_directory(directory, os.environ)
-                except ConfigError as error:
-                    raise BrokerUnavailable(f"no process serves data directory {directory}: {error}.") from error
-                self._brokers[os.path.realpath(directory)] = broker
-        return broker.started
+    def _open(self, directory: Path) -> None:
+        """Start the broker of *directory*, if there is none and somebody still wants it; wait until it serves."""
+        key = os.path.realpath(directory)
+        try:
+            with self.loading:
+                from tq.broker.embedded import check_directory, open_directory  # noqa: PLC0415  # the door; see above
+
+                check_directory(directory, os.environ)
+            with self._lock:
+                self._check_may_own(directory)
+                if not self._users.get(key):
+                    return
+                broker = self.broker(directory)
+                if broker is None:
+                    # Before its thread opens RocksDB.
+                    self._has_had = True
+                    broker = self._brokers[key] = open_directory(directory, os.environ)
+        # Of the last kind is a system without room for another thread.
+        except (ConfigError, OSError, RuntimeError) as error:
+            raise BrokerUnavailable(f"no process serves data directory {directory}: {error}.") from error
+        broker.started.exception()
 
     def _check_may_own(self, directory: Path) -> None:
         if self._is_a_fork:
@@ -261,11 +298,13 @@ class _Here:
 
     def forks(self) -> None:
         """Let no other thread be at work here until the fork is made."""
+        self.loading.acquire()
         self._lock.acquire()
 
     def has_forked(self) -> None:
         """Go on in the parent."""
         self._lock.release()
+        self.loading.release()
 
     def forked(self) -> None:
         """Forget all of it in a child: its threads and locks stayed with the parent."""
@@ -274,8 +313,10 @@ class _Here:
         # RocksDB's own threads stayed too, and it does not start them again.
         self._is_a_fork = self._is_a_fork or self._has_had
         self._lock = threading.RLock()
+        self.loading = threading.RLock()
         self._brokers = {}
         self._users = {}
+        self._openings = {}
         self._leaving = set()
 
 
@@ -284,6 +325,21 @@ _here = _Here()
 atexit.register(_here.end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_here.forks, after_in_parent=_here.has_forked, after_in_child=_here.forked)
+
+
+def _in_a_thread(work: Callable[[], _T]) -> "Future[_T]":
+    """Do *work*, which waits, in a thread of its own; nobody who waits for it can cancel it for the others."""
+    future: Future[_T] = Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:  # noqa: BLE001 - the outermost of this thread: it is told to who waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="tq opening", daemon=True).start()
+    return future
 
 
 async def _on(ours: socket.socket, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:

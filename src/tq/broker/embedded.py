@@ -315,10 +315,27 @@ class _Writer:
 
 
 def open_memory() -> EmbeddedBroker:
-    """Start an embedded broker on memory, and wait until it serves."""
+    """Start an embedded broker on memory, and wait until it serves.
+
+    Raises:
+        StoreError: It could not start, or not in ten seconds.
+    """
     broker = EmbeddedBroker()
-    broker.started.result(_START_S_MAX)
+    try:
+        broker.started.result(_START_S_MAX)
+    except TimeoutError:
+        broker.close(0)
+        raise StoreError(f"the embedded broker did not start within {_START_S_MAX:g} s") from None
     return broker
+
+
+def check_directory(directory: Path, environment: Mapping[str, str]) -> None:
+    """Do what of `open_directory` can be done before: load RocksDB, which takes a while, and look at the settings.
+
+    Raises:
+        ConfigError: As `open_directory` does.
+    """
+    check_installed(settings_for(directory, environment))
 
 
 def open_directory(directory: Path, environment: Mapping[str, str]) -> EmbeddedBroker:
