@@ -31,7 +31,6 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "broker/pressure.py": "tests/broker/test_service.py: a full disk, a store that is behind, a full buffer",
     "broker/sources.py": "tests/broker/peers.py: each test of the service gives its own",
     "broker/sessions.py": "tests/broker/test_service.py: every test of it drives sessions over recorded transports",
-    "broker/turns.py": "tests/broker/test_service.py: who is served when, how much at a time, and who must wait",
     "engine/control.py": "tests/engine/test_operations.py, test_dispatch.py: purge, redrive, forget; pause and resume",
     "engine/custody.py": "tests/engine/test_leases.py, test_workers.py: all that workers do",
     "engine/passage.py": "tests/engine/test_engine.py, test_bounds.py: what a tick does, and how much of it at once",

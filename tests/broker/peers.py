@@ -17,6 +17,7 @@ from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import FrameReader
 from tq.protocol.messages import QueueWeight, Role
 from tq.store.base import Store
+from tq.testing.simulated_store import SimulatedStore
 
 START_MS = 1_800_000_000_000
 
@@ -162,3 +163,8 @@ async def settle(turns: int = 20) -> None:
 def records(deliver: messages.Deliver) -> list[TaskRecord]:
     """Return the tasks of a delivery."""
     return [msgspec.msgpack.decode(record, type=TaskRecord) for record in deliver.records]
+
+
+def stalling() -> SimulatedStore:
+    """Return a store whose syncs end when the test says so."""
+    return SimulatedStore(lambda _, callback: asyncio.get_running_loop().call_soon(callback))

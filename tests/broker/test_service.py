@@ -1,16 +1,15 @@
 """The service: what leaves it, when, and what happens when something breaks."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
 
 import msgspec
 import pytest
 
-from tests.broker.peers import START_MS, Bench, Peer, records, settle
-from tq.broker.batch import SAID_BYTES_MAX, WRITES_MAX, WRITTEN_BYTES_MAX
+from tests.broker.peers import START_MS, Bench, Peer, records, settle, stalling
+from tq.broker.batch import WRITES_MAX, WRITTEN_BYTES_MAX
 from tq.core.errors import StoreError
 from tq.core.lease import DeliveryRef
-from tq.core.limits import CHANGE_BYTES_MAX, FRAME_BYTES_MAX
+from tq.core.limits import FRAME_BYTES_MAX
 from tq.core.outcome import Done, FailedAttempt, TaskFailure
 from tq.core.task import TaskSpec
 from tq.core.worker import WorkerInfo
@@ -21,14 +20,8 @@ from tq.protocol import messages
 from tq.protocol.codec import encode_message
 from tq.protocol.frames import HEADER
 from tq.protocol.messages import QueueWeight
-from tq.store.base import Commit, Health
+from tq.store.base import Health
 from tq.store.memory import MemoryStore
-from tq.testing.simulated_store import SimulatedStore
-
-
-def stalling() -> SimulatedStore:
-    """Return a store whose syncs end when the test says so."""
-    return SimulatedStore(lambda _, callback: asyncio.get_running_loop().call_soon(callback))
 
 
 async def test_a_reply_waits_until_its_batch_is_durable() -> None:
@@ -149,23 +142,6 @@ async def test_a_bug_in_a_command_stops_the_service_before_anything_of_its_batch
     assert isinstance(bench.service.failed and bench.service.failed.exception(), ZeroDivisionError)
 
 
-async def test_a_heartbeat_is_answered_while_the_disk_hangs() -> None:
-    store = stalling()
-    bench = await Bench(store).start()
-    client = await bench.client()
-    await bench.worker()
-    keeper = await bench.keeper()
-    store.stall()
-    client.send(bench.enqueue())
-    await settle()
-
-    keeper.send(messages.Heartbeat(1))
-    await settle()
-
-    assert keeper.received() == [messages.Ok()]
-    store.resume()
-
-
 async def test_heartbeats_that_wait_in_the_buffers_are_applied_before_any_lease_runs_out() -> None:
     bench = await Bench(MemoryStore()).start()
     client, worker = await bench.client(), await bench.worker()
@@ -257,70 +233,6 @@ async def test_a_task_runs_and_its_result_is_pushed_to_who_waits() -> None:
     assert [(result.id, result.result) for result in results.results] == [(task_id, b"\x2a")]
 
 
-def failures(delivery: messages.Deliver) -> messages.Settle:
-    failure = TaskFailure("ValueError", "no", "t" * 16_384)
-    return messages.Settle([], [FailedAttempt(delivery.token, at, failure) for at in range(len(delivery.records))])
-
-
-async def test_a_settle_that_is_too_much_for_one_batch_is_answered_after_its_last(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    store = stalling()
-    bench = await Bench(store).start()
-    client, worker = await bench.client(), await bench.worker()
-    for _ in range(20):
-        client.send(bench.enqueue(payload=bytes(100_000)))
-    await settle()
-    deliveries = [message for message in worker.received() if isinstance(message, messages.Deliver)]
-    commits: list[int] = []
-    real = store.commit
-
-    def commit(writes: Mapping[bytes, bytes | None], *, sync: bool = True) -> Awaitable[Commit]:
-        commits.append(sum(len(key) + len(value or b"") for key, value in writes.items()))
-        return real(writes, sync=sync)
-
-    monkeypatch.setattr(store, "commit", commit)
-    store.stall()
-    for delivery in deliveries:
-        worker.send(failures(delivery))
-    await settle()
-    assert worker.received() == []
-    store.resume()
-    await settle(200)
-
-    answers = [message for message in worker.received() if isinstance(message, messages.Settled)]
-    assert answers == [messages.Settled()] * len(deliveries)
-    held = sum(len(delivery.records) for delivery in deliveries)
-    assert held > 10
-    assert len(commits) == 3
-    assert max(commits) <= CHANGE_BYTES_MAX
-    client.received()
-    client.send(messages.ListQueues("default"))
-    await settle()
-    (view,) = client.received()[-1].queues
-    assert view.failed_total == held
-
-
-async def test_what_a_worker_settled_with_its_last_breath_counts_over_several_batches() -> None:
-    bench = await Bench(MemoryStore()).start()
-    client, worker = await bench.client(), await bench.worker()
-    client.send(bench.enqueue(2, payload=bytes(200_000)))
-    client.send(bench.enqueue(2, payload=bytes(200_000)))
-    await settle()
-    deliveries = [message for message in worker.received() if isinstance(message, messages.Deliver)]
-
-    for delivery in deliveries:
-        worker.send(failures(delivery))
-    worker.session.connection_lost(None)
-    await settle(50)
-
-    client.received()
-    client.send(messages.ListQueues("default"))
-    await settle()
-    (view,) = client.received()[-1].queues
-    assert (view.failed_total, view.running) == (4, 0)
-
-
 async def test_a_ping_is_answered_once_the_store_has_answered() -> None:
     store = stalling()
     bench = await Bench(store).start()
@@ -380,35 +292,6 @@ async def test_a_worker_may_not_ask_the_broker_to_hold_without_bound() -> None:
     delivered = sum(len(message.records) for message in worker.received())
 
     assert delivered == WINDOW_TASKS_MAX
-
-
-async def test_a_worker_that_floods_waits_for_the_next_batch_and_its_heartbeats_do_not() -> None:
-    store = stalling()
-    bench = await Bench(store).start()
-    client, worker = await bench.client(), await bench.worker(window=1_000)
-    keeper = await bench.keeper()
-    client.send(bench.enqueue(1_000))
-    await settle(50)
-    places = [
-        (message.token, index)
-        for message in worker.received()
-        if isinstance(message, messages.Deliver)
-        for index in range(len(message.records))
-    ]
-    store.stall()
-    client.send(messages.Ping())
-    await settle()
-
-    for token, index in places:
-        worker.send(messages.Settle([Done(token, index, b"r" * 2_000)]))
-    keeper.send(messages.Heartbeat(1))
-    await settle()
-
-    assert keeper.received() == [messages.Ok()]
-    assert bench.service._batch.written_bytes < WRITTEN_BYTES_MAX + 512 * 1024
-    store.resume()
-    await settle(100)
-    assert worker.received() == [messages.Settled()] * 1_000
 
 
 async def test_results_that_do_not_fit_one_frame_come_in_several() -> None:
@@ -622,33 +505,6 @@ async def test_when_all_clients_together_fill_the_buffer_each_must_wait() -> Non
     bench.pass_time(250)
     await settle(2_000)
     assert all(client.wire.reading for client in clients)
-
-
-async def test_small_requests_are_answered_between_the_turns_of_a_client_with_large_ones() -> None:
-    bench = await Bench(MemoryStore()).start()
-    greedy, modest = await bench.client(), await bench.client()
-
-    for _ in range(40):
-        greedy.send(bench.enqueue(payload=b"p" * 100_000))
-    modest.send(bench.enqueue())
-    await settle(4)
-
-    assert modest.received() == [messages.Enqueued()]
-    assert len(greedy.received()) < 40
-
-
-async def test_a_peer_that_does_not_read_gets_no_turns_until_it_does() -> None:
-    bench = await Bench(MemoryStore()).start()
-    client = await bench.client()
-    client.session.pause_writing()
-
-    client.send(messages.Ping())
-    await settle()
-
-    assert client.received() == []
-    client.session.resume_writing()
-    await settle()
-    assert isinstance(client.received()[0], messages.Pong)
 
 
 async def test_more_connections_than_may_be_are_turned_away() -> None:
@@ -971,22 +827,6 @@ async def test_a_worker_that_left_is_counted_and_kept_no_more() -> None:
     await settle()
 
     assert client.received()[0].workers == 0
-
-
-async def test_one_client_that_asks_for_many_long_answers_at_once_lets_others_in_between() -> None:
-    bench = await Bench(MemoryStore()).start()
-    greedy, modest = await bench.client(), await bench.client()
-    greedy.send(bench.enqueue(500))
-    await settle()
-    greedy.received()
-
-    for _ in range(300):  # 6 KB of requests for 30 MB of answers
-        greedy.send(messages.ListTasks("ready", None, 500))
-    modest.send(messages.Ping())
-    await settle(4)
-
-    assert max(greedy.wire.writes) < 2 * SAID_BYTES_MAX
-    assert isinstance(modest.received()[0], messages.Pong)
 
 
 async def test_nothing_is_said_before_the_welcome() -> None:

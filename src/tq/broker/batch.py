@@ -22,7 +22,7 @@ class Batch:
     """One batch under construction.
 
     ``is_barrier``: it is committed though it may write nothing, since a reply tells that the
-    store has answered.
+    store has answered.  ``has_clients``: a client has had a turn in it.
     """
 
     __slots__ = (
@@ -31,6 +31,7 @@ class Batch:
         "asked_bytes",
         "changes",
         "closing",
+        "has_clients",
         "is_barrier",
         "said_bytes",
         "spoken",
@@ -41,6 +42,7 @@ class Batch:
         self.asked_bytes = 0
         self.said_bytes = 0
         self.is_barrier = False
+        self.has_clients = False
         self.spoken: dict[Session, list[bytes | bytearray]] = {}
         self.closing: list[Session] = []
         self._measured = 0
@@ -58,11 +60,15 @@ class Batch:
     @property
     def full(self) -> bool:
         """Whether it takes no further requests, heartbeats apart."""
+        return self.is_filled(1)
+
+    def is_filled(self, parts: int) -> bool:
+        """Whether one of so many equal *parts* of what it may hold is used."""
         return (
-            self.asked_bytes >= ASKED_BYTES_MAX
-            or self.said_bytes >= SAID_BYTES_MAX
-            or len(self.changes.writes) >= WRITES_MAX
-            or self.written_bytes >= WRITTEN_BYTES_MAX
+            self.asked_bytes * parts >= ASKED_BYTES_MAX
+            or self.said_bytes * parts >= SAID_BYTES_MAX
+            or len(self.changes.writes) * parts >= WRITES_MAX
+            or self.written_bytes * parts >= WRITTEN_BYTES_MAX
         )
 
     @property

@@ -5,8 +5,8 @@ service lets out.  Backpressure is by bytes: a client whose requests wait beyond
 is not read from, and one that does not read its answers gets no further turns.
 
 Invariant: what a worker or keeper says is always read and served: heartbeats and settles are
-small, bounded by what the worker holds, and must not wait behind anything, tasks that it
-has not read for one.  Nothing waits in the inbox of a conversation that has ended.
+small, bounded by what the worker holds, and must not wait behind anything but the share of
+clients, tasks that it has not read for one.  Nothing waits in the inbox of a conversation that has ended.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class Session(asyncio.Protocol):
 
     @property
     def urgent(self) -> bool:
-        """Whether it goes before clients and is never made to wait."""
+        """Whether it goes before clients, but for their share of the batch, and is always read and served."""
         return self.conn.role is Role.WORKER or self.conn.role is Role.KEEPER
 
     @property

@@ -3,8 +3,11 @@
     urgent   workers and keepers: all they ask, first
     waiting  clients: `TURN_BYTES` each, then the next one's, as long as the batch and the loop have room
 
+Workers that fill a batch leave nothing of it to clients; in the next one these come first, with a share.
+
 Invariant: a session is in one of the two lines at most, and leaves it only to be served; a
-keeper is served even when the batch is full, since heartbeats write nothing.
+heartbeat is served even when the batch is full, since it writes nothing; of two batches that
+workers fill, clients that wait have a turn in one, unless the store is behind.
 """
 
 from collections import deque
@@ -17,12 +20,14 @@ from tq.broker.requests import ANSWERS, Answering, Unfinished
 from tq.broker.sessions import Session
 from tq.broker.sources import Log
 from tq.core.errors import BrokerError, RemoteProtocolError
-from tq.protocol.connection import Request, ServerConnection
-from tq.protocol.messages import Role, Type
+from tq.protocol.connection import Request
+from tq.protocol.messages import Type
 from tq.protocol.states import ConnectionState
 
 # Connections take turns: so much of one client's requests, then the next client's.
 TURN_BYTES = 64 * 1024
+# Clients that come first have this part of the batch before workers do.
+_CLIENTS_PARTS = 4
 # After so long the loop gets to read its sockets again.
 _TURN_S_MAX = 0.005
 
@@ -51,6 +56,8 @@ class Turns:
         self._forget = forget
         self._urgent: deque[Session] = deque()
         self._waiting: deque[Session] = deque()
+        # Whether the last batch had no room for them.
+        self._clients_first = False
         # Whose request did not fit into one batch.
         self._unfinished: dict[Session, None] = {}
 
@@ -81,28 +88,36 @@ class Turns:
     def serve(self, now: int) -> None:
         """Serve workers whole, then clients in turns, until the batch is full or the loop must read again.
 
-        ``now`` is the engine's time.
+        Clients that the last batch had no room for have a share of this one first.  ``now`` is the engine's time.
         """
         batch = self._commit.batch
+        if self._clients_first:
+            self._serve_clients(batch, now, _CLIENTS_PARTS)
         for _ in range(len(self._urgent)):
             session = self._urgent.popleft()
-            if batch.full and session.conn.role is Role.WORKER:
+            if batch.full and not _is_heartbeat_next(session):
                 self._urgent.append(session)
                 continue
             session.queued = False
             self._serve_one(session, batch, now, None)
+        self._serve_clients(batch, now, 1)
+        self._clients_first = bool(self._waiting) and batch.full and not batch.has_clients
+
+    def _serve_clients(self, batch: Batch, now: int, parts: int) -> None:
+        """Serve clients until one of so many *parts* of the batch is used, or the loop must read again."""
         if not self._waiting:
             return
         until = self._monotonic() + _TURN_S_MAX
-        while self._waiting and not batch.full and not self._pressure.held_back:
+        while self._waiting and not batch.is_filled(parts) and not self._pressure.held_back:
             session = self._waiting.popleft()
             session.queued = False
+            batch.has_clients = True
             self._serve_one(session, batch, now, until)
             if self._waiting and self._monotonic() >= until:
                 break
 
     def _serve_one(self, session: Session, batch: Batch, now: int, until: float | None) -> None:
-        """Give *session* its turn: a client so many bytes and so long, a worker all that the batch takes, a keeper all.
+        """Give *session* its turn: a client so many bytes and so long, a worker or keeper all that the batch takes.
 
         *until* is the instant at which a client's turn ends.
         """
@@ -117,7 +132,7 @@ class Turns:
         conn = session.conn
         while is_done and session.inbox and served < bytes_max and session.may_speak:
             # For the first, `serve` has looked.
-            if not is_first and self._is_over(batch, conn, until):
+            if not is_first and self._is_over(batch, session, until):
                 break
             is_first = False
             try:
@@ -141,9 +156,9 @@ class Turns:
         elif session.inbox and session.may_speak:
             self.add(session)
 
-    def _is_over(self, batch: Batch, conn: ServerConnection, until: float | None) -> bool:
+    def _is_over(self, batch: Batch, session: Session, until: float | None) -> bool:
         """Whether a turn ends here: the batch is full, or the time is over."""
-        if batch.full and conn.role is not Role.KEEPER:
+        if batch.full and not _is_heartbeat_next(session):
             return True
         return until is not None and self._monotonic() >= until
 
@@ -176,3 +191,7 @@ class Turns:
         batch.closing.append(session)
         session.violation = None
         session.void()
+
+
+def _is_heartbeat_next(session: Session) -> bool:
+    return session.unfinished is None and bool(session.inbox) and session.inbox[0].kind == Type.HEARTBEAT
