@@ -8,16 +8,15 @@
 Invariant: standard output holds the answer or nothing; what went wrong is on standard error.
 """
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from cyclopts import App, CycloptsError
 
-from tq.admin.answer import EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE
+from tq.admin.answer import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE
 from tq.admin.commands.broker import ping, stats
 from tq.admin.commands.dead import dead
 from tq.admin.commands.queues import queue, queues
@@ -44,30 +43,28 @@ def add_commands(app: App) -> None:
         app.command(command)
 
 
-def run(app: App, words: Sequence[str], settings: AdminSettings) -> int:
-    """Do what *words* say and return the exit code; whatever goes wrong is told, never raised."""
+def run(
+    app: App, words: Sequence[str], settings: AdminSettings, write_out: Callable[[Callable[[], object]], int]
+) -> int:
+    """Do what *words* say and return the exit code; whatever goes wrong is told, never raised.
+
+    *write_out* is called with what prints the answer, and returns the exit code.
+    """
     try:
         command, bound, left_out = app.parse_args(words)
         if "operator" not in left_out:
             # Help, or the version: it prints itself.
-            command(*bound.args, **bound.kwargs)
-            return EXIT_OK
+            return write_out(lambda: command(*bound.args, **bound.kwargs))
         timeout_s = settings.timeout_ms / 1_000
         with (
             _way_to(settings) as dialer,
             SyncClient(dialer, request_timeout_s=timeout_s, connect_timeout_s=timeout_s) as client,
         ):
             answer = command(*bound.args, **bound.kwargs, operator=Operator(client, ask))
-        print_answer(answer, sys.stdout, as_json=settings.json)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever reads our output (`| head`) has seen enough. The interpreter flushes once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
     except (BrokerError, CycloptsError, Declined, ProtocolError, TransportError, UsageError) as error:
         return tell(error, as_json=settings.json)
-    exit_code: int = answer.exit_code
-    return exit_code
+    written: int = write_out(lambda: print_answer(answer, sys.stdout, as_json=settings.json))
+    return written or int(answer.exit_code)
 
 
 @contextmanager

@@ -57,7 +57,11 @@ def _print_block(block: Block, stream: TextIO) -> None:
         case Listing(rows=[]):
             print(block.empty, file=stream)
         case Listing():
-            _console(stream).print(_table(block.header, block.rows))
+            # Captured: at a reader that has gone, rich itself would end the program.
+            console = _console(stream)
+            with console.capture() as text:
+                console.print(_table(block.header, block.rows))
+            stream.write(text.get())
         case Facts():
             known = [(label, value) for label, value in block.rows if value is not None]
             width = max(len(label) for label, _ in known)

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from cyclopts import App, CycloptsError
 
 from tq.admin.config import AdminSettings
 from tq.admin.program import add_commands, run, tell
 from tq.bin.flags import program_of_commands
+from tq.bin.output import write_out
 from tq.bin.settings import Loaded
 from tq.core.errors import ConfigError
 
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(app: App, loaded: Loaded[AdminSettings], words: Sequence[str]) -> int:
-    return run(app, words, loaded.settings)
+    return run(app, words, loaded.settings, partial(write_out, "tq-admin"))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from tq import __version__
 from tq.bin.declaration import Setting, settings_of
+from tq.bin.output import write_out
 from tq.bin.settings import Loaded, config_file, effective, load
 from tq.core.errors import UsageError
 
@@ -89,8 +90,7 @@ def _command(
         # Of a flag that was not given, cyclopts passes nothing on.
         loaded = load(section, struct, flags, os.environ, file)
         if print_config:
-            print(effective(section, loaded))
-            return 0
+            return write_out(name, lambda: print(effective(section, loaded)))
         return run(loaded, words)
 
     # cyclopts prefers annotations to the signature where there are both.

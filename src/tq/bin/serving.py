@@ -20,6 +20,7 @@ import uvloop
 from tq import __version__
 from tq.bin import logs
 from tq.bin.descriptors import Descriptors, share_out
+from tq.bin.output import try_out
 from tq.broker.config import BrokerSettings, parse_address
 from tq.broker.opening import open_store
 from tq.broker.service import BrokerService
@@ -121,7 +122,10 @@ class _Process:
             data=str(self._settings.data.absolute()) if self._settings.store == "rocksdb" else None,
             pid=os.getpid(),
         )
-        print(f"listening on {address}", flush=True)
+        # A courtesy to scripts: whoever does not read it gets served all the same.
+        trouble = try_out(lambda: print(f"listening on {address}"))
+        if trouble is not None:
+            self._log.warning("standard output does not take the address", error=str(trouble))
 
     async def _wait(self, service: BrokerService) -> Exit:
         """Wait for a signal or for the service to fail."""
