@@ -193,3 +193,26 @@ def test_an_annotation_that_no_bytes_can_fit_is_a_type_error(codec: Codec) -> No
 def test_an_unknown_codec_is_named_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="one of msgpack, json; got 'pickle'"):
         codec_named("pickle")
+
+
+class Measured(pydantic.BaseModel):
+    value: float
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_json_refuses_a_number_that_is_not_finite_wherever_it_is(number: float) -> None:
+    values: list[object] = [number, (("a", [number]), {}), {"a": {"b": number}}, {number}, Measured(value=number)]
+    for value in values:
+        with pytest.raises(NotEncodable, match=r"float that is not finite \(nan, inf\)"):
+            CODECS["json"].encode(value)
+
+
+def test_a_number_that_is_not_finite_travels_as_msgpack() -> None:
+    codec = CODECS["msgpack"]
+
+    assert decode(codec.decoder(float), codec.encode(float("-inf"))) == float("-inf")
+
+
+@pytest.mark.parametrize("value", [None, "null", [1.5, None], {"null": 1.5}, [msgspec.Raw(b"null")]])
+def test_json_takes_null_where_it_is_meant(value: object) -> None:
+    assert b"null" in CODECS["json"].encode(value)

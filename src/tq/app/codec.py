@@ -11,6 +11,7 @@ exception leaves this module only as `NotEncodable` or `NotDecodable`.
 
 import sys
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, Literal, NamedTuple, Never, NoReturn
 
 import msgspec
@@ -123,6 +124,30 @@ def _encode_hook(mode: Literal["python", "json"]) -> Callable[[Any], Any]:
     return to_plain
 
 
+def _encode_json(value: Any) -> bytes:
+    """Return *value* as JSON, which has no word for a number that is not finite: msgspec would write null."""
+    data = _JSON_ENCODER.encode(value)
+    if b"null" in data and _holds_non_finite(value):
+        raise ValueError("JSON has no word for a float that is not finite (nan, inf)")
+    return data
+
+
+def _holds_non_finite(value: Any) -> bool:
+    # A Raw is JSON that somebody else has written.
+    pending = [msgspec.to_builtins(value, builtin_types=[msgspec.Raw], str_keys=True, enc_hook=_PLAIN_JSON)]
+    while pending:
+        match pending.pop():
+            case float() as number if not isfinite(number):
+                return True
+            case dict() as mapping:
+                pending += mapping.values()
+            case list() | tuple() as items:
+                pending += items
+            case _:
+                pass
+    return False
+
+
 def _from_plain(kind: Any, value: Any) -> Any:
     if kind is object:
         return value
@@ -141,6 +166,10 @@ def _first_complaint(error: ValueError) -> str:
     return f"{where}: {complaint['msg']}" if where else str(complaint["msg"])
 
 
+# Pydantic's own JSON rules: msgspec would write bytes as base64, which pydantic reads as text.
+_PLAIN_JSON = _encode_hook("json")
+_JSON_ENCODER = msgspec.json.Encoder(enc_hook=_PLAIN_JSON)
+
 CODECS: dict[str, Codec] = {
     "msgpack": Codec(
         "msgpack",
@@ -150,8 +179,7 @@ CODECS: dict[str, Codec] = {
     ),
     "json": Codec(
         "json",
-        # Pydantic's own JSON rules: msgspec would write bytes as base64, which pydantic reads as text.
-        msgspec.json.Encoder(enc_hook=_encode_hook("json")).encode,
+        _encode_json,
         lambda kind: msgspec.json.Decoder(kind, dec_hook=_from_plain).decode,
         b"{}]",
     ),
