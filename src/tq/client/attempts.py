@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tq.core.errors import BrokerError, BrokerUnavailable, ConnectionLost, RemoteProtocolError
 from tq.protocol.reconnect import wait_before
+from tq.protocol.session import NotABroker
 
 NOT_WELCOMED = "connected, but not welcomed: what listens there may be no tq-broker"
 
@@ -72,4 +73,6 @@ def as_loss(error: BrokerError | RemoteProtocolError) -> Exception:
     """Return what a dismissal means to the requests that were open: to be sent again, or of no use anywhere."""
     if isinstance(error, BrokerError) and error.retryable:
         return ConnectionLost(f"the broker ended the connection: {error}")
+    if isinstance(error, NotABroker):
+        return ConnectionLost(str(error))
     return error

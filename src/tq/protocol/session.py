@@ -70,6 +70,13 @@ class Dismissed(NamedTuple):
 SessionEvent = Welcomed | Reply | Refused | Push | Dismissed
 
 
+class NotABroker(RemoteProtocolError):
+    """What came instead of a welcome is not of this protocol: another service has this address."""
+
+
+_NO_BROKER = "what answers there is no tq-broker"
+
+
 class ClientSession:
     """One connection as the peer of the broker sees it.
 
@@ -154,7 +161,8 @@ class ClientSession:
                     break
         except RemoteProtocolError as violation:
             self._move(Event.DISMISSAL)
-            events.append(Dismissed(violation))
+            is_broker = self.welcome is not None
+            events.append(Dismissed(violation if is_broker else NotABroker(f"{_NO_BROKER} ({violation})")))
         return events
 
     def expired(self, now: float) -> list[int]:

@@ -35,7 +35,7 @@ from tq.protocol.messages import (
     Welcome,
 )
 from tq.protocol.reconnect import backoff
-from tq.protocol.session import ClientSession, Dismissed, Push, Refused, Reply, SessionEvent, Welcomed
+from tq.protocol.session import ClientSession, Dismissed, NotABroker, Push, Refused, Reply, SessionEvent, Welcomed
 from tq.worker.identity import Identity
 
 _log = logging.getLogger(__name__)
@@ -260,6 +260,8 @@ class Link:
             _log.info("the broker does not know this worker any more: it registers anew")
             self._identity.renew()
             self._listener.session_lost()
+        elif isinstance(error, NotABroker):
+            self._say_down(str(error))
         else:
             self._say_down(f"the broker closed the connection: {error}")
         wire.abort()
