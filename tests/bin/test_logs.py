@@ -38,6 +38,18 @@ def test_json_has_an_object_a_line_with_the_fields_of_the_entry() -> None:
     }
 
 
+@pytest.mark.parametrize("text", ["a\udcffb", "a\ud800"])
+def test_text_that_utf_8_cannot_encode_is_spelled(text: str) -> None:
+    stream = io.StringIO()
+    configure("info", "json", stream)
+
+    logging.getLogger("mail").info("sent %s", text, extra={"to": [{text: ValueError(text)}], "size": 3})
+
+    entry = json.loads(stream.getvalue())
+    spelled = text.encode("ascii", "backslashreplace").decode()
+    assert (entry["event"], entry["to"], entry["size"]) == (f"sent {spelled}", [{spelled: spelled}], 3)
+
+
 def test_an_entry_of_the_standard_library_has_its_extras_as_fields() -> None:
     stream = io.StringIO()
     configure("info", "json", stream)

@@ -85,4 +85,21 @@ def _without_control_characters(_logger: object, _method: str, entry: EventDict)
 
 def _as_json(entry: object, **_options: object) -> str:
     """Return an entry as one line of JSON; a value that JSON has no word for is its text."""
-    return msgspec.json.encode(entry, enc_hook=str).decode()
+    try:
+        return msgspec.json.encode(entry, enc_hook=str).decode()
+    except UnicodeEncodeError:
+        # Half a pair of UTF-16, or bytes of a file's name that were no UTF-8.
+        return msgspec.json.encode(_spelled(msgspec.to_builtins(entry, str_keys=True, enc_hook=str))).decode()
+
+
+def _spelled(value: object) -> object:
+    r"""Return plain data with what UTF-8 cannot encode spelled in its text (``\udcff``)."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_spelled(key): _spelled(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_spelled(each) for each in value]
+        case _:
+            return value
