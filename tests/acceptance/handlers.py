@@ -6,6 +6,7 @@ Each execution appends one line to a file, by one write: ``name key task-id atte
 import asyncio
 import ctypes
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -337,6 +338,55 @@ def forks() -> str:
         time.sleep(1)
         os._exit(0)
     return "forked"
+
+
+@app.task(name="forks_itself", retry=AT_ONCE)
+def forks_itself(end: str) -> tuple[bool, int]:
+    """Tell how a copy of this process ended that left this handler by *end*."""
+    return _of_a_copy(end)
+
+
+@app.task(name="forks_itself_async", retry=AT_ONCE)
+async def forks_itself_async(end: str) -> tuple[bool, int]:
+    """Do so on an event loop."""
+    if end != "awaits":
+        return _of_a_copy(end)
+    copy = os.fork()
+    if not copy:
+        await asyncio.sleep(0.01)
+    return _end_of(copy)
+
+
+def _of_a_copy(end: str) -> tuple[bool, int]:
+    copy = os.fork()
+    if copy:
+        return _end_of(copy)
+    match end:
+        case "returns":
+            return False, 0
+        case "exits":
+            sys.exit(7)
+        case "exits with a word":
+            sys.exit("a word")
+        case "is terminated":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+        case _:
+            pass
+    raise ValueError(end)
+
+
+def _end_of(copy: int) -> tuple[bool, int]:
+    """Tell whether the process *copy* ended within 10 s, and its exit code."""
+    give_up = time.monotonic() + 10
+    while time.monotonic() < give_up:
+        done, status = os.waitpid(copy, os.WNOHANG)
+        if done:
+            return True, os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(copy, signal.SIGKILL)
+    os.waitpid(copy, 0)
+    return False, 0
 
 
 @app.task(name="waits", retry=AT_ONCE, max_losses=2)

@@ -150,6 +150,31 @@ def test_a_process_that_a_handler_forked_does_not_hold_its_task_up(pools: dict[s
     assert fleet.bind(handlers.forks).enqueue().result(timeout=10) == "forked"
 
 
+@pytest.mark.parametrize("pool", EVERYWHERE)
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("returns", 0), ("exits", 7), ("exits with a word", 1), ("raises", 1), ("is terminated", -15)],
+)
+def test_a_copy_of_a_worker_that_a_handler_forked_ends_with_the_handler(
+    pools: dict[str, Served], pool: str, end: str, code: int
+) -> None:
+    fleet, worker = pools[pool]
+
+    plain = fleet.bind(handlers.forks_itself).enqueue(end)
+    on_a_loop = fleet.bind(handlers.forks_itself_async).enqueue(end)
+
+    assert plain.result(timeout=30) == (True, code)
+    assert on_a_loop.result(timeout=30) == (True, code)
+    assert worker.is_alive
+    assert fleet.bind(handlers.echo).enqueue(end).result(timeout=10) == end
+
+
+def test_a_copy_of_a_worker_does_not_go_on_in_its_event_loop(pools: dict[str, Served]) -> None:
+    fleet, _ = pools["async"]
+
+    assert fleet.bind(handlers.forks_itself_async).enqueue("awaits").result(timeout=30) == (True, 1)
+
+
 # A thread keeps its seat: there are fewer that hang than seats, the cases above included.
 @pytest.mark.parametrize(("pool", "hanging"), [("async", 8), ("thread", 1)])
 def test_a_hanging_handler_holds_up_no_other(pools: dict[str, Served], pool: str, hanging: int) -> None:

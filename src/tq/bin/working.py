@@ -24,6 +24,7 @@ from tq.bin.supervising import Supervisor
 from tq.core.errors import BrokerError, ConfigError
 from tq.core.queue import DEFAULT_QUEUE
 from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_autoscale, parse_labels, parse_queues
+from tq.worker.forks import keep_loop
 from tq.worker.lifespan import HookFailed
 from tq.worker.state import StateFile, ailment, default_path
 from tq.worker.worker import Worker
@@ -170,6 +171,7 @@ async def _run(settings: WorkerSettings, app: App, state_file: StateFile | None,
         _stop_on_signals(worker.request_stop)
     else:
         _obey(orders, worker.request_stop)
+    keep_loop()
     _log.info(
         "serving queues %s of %s, %d at a time in the %s pool",
         ", ".join(f"{name}:{weight}" if queues.weighted else name for name, weight in queues.queues),

@@ -16,6 +16,7 @@ How an attempt ends, and what becomes of it:
     is still running when its worker must go    failed: WorkerStopped, tried again at once
     raises SystemExit or KeyboardInterrupt      failed, and the worker lives on
     raises what has no text, or ends the asker  failed, and the text says so
+    forks                                       the copy ends where its handler does, and tells nothing
 
 A result that cannot be kept is final: the handler has done its work, another attempt
 would do the work again and end alike.  The failure names the task, it can be redriven
@@ -27,6 +28,7 @@ Invariant: nothing that a handler does, but killing the process, leaves `run` or
 
 import asyncio
 import functools
+import os
 import time
 import traceback
 from collections import defaultdict
@@ -53,6 +55,7 @@ from tq.core.retry import BACKOFF_MS_MAX
 from tq.core.task import TaskSpec
 from tq.core.times import milliseconds
 from tq.worker.assignment import Assignment, Delivered, Failed, Outcome, Plan, Stop
+from tq.worker.forks import end_copy
 from tq.worker.middleware import Chain
 from tq.worker.soft import softly
 
@@ -80,6 +83,7 @@ class Executor:
         self._chain = Chain(registry.middleware) if registry.middleware else None
         self._worker = worker
         self._plans: dict[bytes, Plan] = {}
+        self._pid = os.getpid()
 
     def read(self, record: bytes | msgspec.Raw) -> tuple[Delivered, Plan]:
         """Return a delivered record, and what the worker knows of its kind.
@@ -182,6 +186,8 @@ class Executor:
         return context
 
     def _returned(self, work: Assignment, value: object) -> Outcome:
+        if os.getpid() != self._pid:
+            end_copy(None)
         plan = work.plan
         try:
             if isinstance(value, Retry | Reject):
@@ -200,6 +206,8 @@ class Executor:
         return result
 
     def _raised(self, work: Assignment, error: BaseException, *, by_handler: bool = True) -> Failed:
+        if os.getpid() != self._pid:
+            end_copy(error)
         failure = _described(error)
         try:
             is_retry = isinstance(error, Retry)

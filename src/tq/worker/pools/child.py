@@ -24,6 +24,7 @@ from tq.app.registry import Registry
 from tq.protocol.frames import Frame, FrameReader, encode_frame
 from tq.worker.assignment import Assignment
 from tq.worker.executor import Executor, reminded, stopped
+from tq.worker.forks import let_go
 from tq.worker.lifespan import Lifespan
 from tq.worker.pools.driver import Driver
 from tq.worker.pools.memory import resident_bytes
@@ -56,6 +57,8 @@ class Child:
         # decides.  A handler of ours, unlike SIG_IGN, is not passed on to the programs that tasks start.
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, self._interrupt)
+        # A copy that a handler forks has no thread that reads, and nothing to say.
+        let_go(self._connection.close)
         threading.Thread(target=self._read, name="tq-parent", daemon=True).start()
         first = self._inbox.get()
         if first is None:
