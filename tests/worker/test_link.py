@@ -211,6 +211,24 @@ async def test_one_that_does_not_answer_is_given_up_and_its_outcomes_go_to_the_n
         assert rig.broker.connections == 2
 
 
+async def test_the_log_says_of_each_connection_that_no_welcome_comes(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig({"quick": quick})
+    rig.broker.holds.add(Hello)
+    await rig.dispatcher.start(rig.link)
+    connecting = asyncio.create_task(rig.link.run())
+    told = []
+    for tries in (1, 2):
+        await rig.broker.until(lambda tries=tries: rig.broker.connections == tries)  # type: ignore[misc]
+        for seconds in (4.0, 2.0, 2.0, 23.0):
+            rig.tick(seconds)
+            told.append(caplog.text.count("waiting for the broker's welcome since 5 s"))
+    connecting.cancel()
+    await asyncio.wait([connecting])
+
+    assert told == [0, 1, 1, 1, 1, 2, 2, 2]
+    assert caplog.text.count("trying again until it works") == 1
+
+
 async def test_one_that_never_says_welcome_is_given_up() -> None:
     rig = Rig({"quick": quick})
     rig.broker.holds.add(Hello)
