@@ -13,7 +13,7 @@ import pytest
 from tq.app.app import App
 from tq.app.embedded import EmbeddedDialer, FileDialer, _Here, _here
 from tq.broker import embedded
-from tq.core.errors import BrokerUnavailable, StoreError, UsageError
+from tq.core.errors import BrokerUnavailable, ConfigError, StoreError, UsageError
 
 
 def broker_threads() -> int:
@@ -281,6 +281,27 @@ def test_a_broker_on_memory_that_cannot_start_is_unavailable_until_it_can(monkey
 
     dialer.connect_blocking(10).close()
     dialer.close()
+
+
+def test_a_wrong_variable_of_the_environment_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQ_LEASE_MS", "abc")
+
+    with pytest.raises(ConfigError, match="TQ_LEASE_MS"):
+        FileDialer(tmp_path).connect_blocking(20)
+    with pytest.raises(ConfigError, match="TQ_LEASE_MS"):
+        asyncio.run(_connect_async(FileDialer(tmp_path)))
+    with App(f"file:{tmp_path}") as app, pytest.raises(ConfigError, match="TQ_LEASE_MS"):
+        app.client.queues()
+
+
+def test_a_path_that_is_a_file_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match=r"cannot be used: .*; give another directory"):
+            FileDialer(path).connect_blocking(20)
+        with pytest.raises(ConfigError, match="cannot be used"):
+            asyncio.run(_connect_async(FileDialer(path)))
 
 
 def test_who_only_looks_is_told_of_a_directory_without_data(tmp_path: Path) -> None:

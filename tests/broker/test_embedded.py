@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tq.broker.config import BrokerSettings
 from tq.broker.embedded import SETTINGS, EmbeddedBroker, open_directory, open_memory, settings_for
 from tq.client import SyncClient
 from tq.client.local import connect_local
@@ -21,6 +22,7 @@ from tq.protocol.frames import FrameReader
 from tq.protocol.messages import MAGIC, VERSIONS, Hello, Ping, Pong, Role, Welcome
 from tq.store.base import Commit
 from tq.store.memory import MemoryStore
+from tq.worker.config import WorkerSettings
 
 
 def ask(sock: socket.socket, *messages: object) -> list[object]:
@@ -257,6 +259,23 @@ def test_settings_are_the_daemons_in_the_environment_as_people_write_them() -> N
     assert (settings.durability, settings.lease_ms, settings.block_cache_bytes) == ("interval", 20_000, 8 << 20)
     assert settings.data == Path("/data")
     assert settings_for(Path("/data"), {"TQ_LEASE_MS": ""}).durability == "sync"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("TQ_LEASE", "TQ_LEASE_MS"), ("TQ_LEASES_MS", "TQ_LEASE_MS"), ("TQ_DURABILTY", "TQ_DURABILITY")]
+)
+def test_a_variable_that_is_meant_for_a_setting_is_an_error(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}: .* did you mean {meant}"):
+        settings_for(Path("/data"), {name: "1"})
+
+
+def test_variables_of_the_other_programs_are_none_of_the_brokers() -> None:
+    theirs = [f"TQ_{name.upper()}" for each in (BrokerSettings, WorkerSettings) for name in each.__struct_fields__]
+    environment = dict.fromkeys([*theirs, "TQ_URL", "TQ_CONFIG", "TQ_SERVICE_HOST", "TQ_SHOP"], "x")
+
+    settings = settings_for(Path("/data"), {name: "" if name[3:].lower() in SETTINGS else "x" for name in environment})
+
+    assert settings.lease_ms == BrokerSettings().lease_ms
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests.broker.peers import START_MS, Bench, Peer, records, settle, stalling
-from tq.broker.batch import WRITES_MAX, WRITTEN_BYTES_MAX
+from tq.broker.batch import WRITES_MAX
 from tq.core.errors import StoreError
 from tq.core.lease import DeliveryRef
 from tq.core.limits import FRAME_BYTES_MAX

@@ -10,6 +10,7 @@ This process has at most one broker of a directory, and a fork of it uses none o
 
 import asyncio
 import atexit
+import errno
 import os
 import socket
 import threading
@@ -25,6 +26,8 @@ from tq.core.errors import BrokerUnavailable, ConfigError, StoreError, UsageErro
 if TYPE_CHECKING:
     from tq.broker.embedded import EmbeddedBroker
 
+# Of a path that no time makes a data directory: it is a file, read-only, or another user's.
+_LASTING = {errno.EEXIST, errno.ENOTDIR, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
 _T = TypeVar("_T")
 
 
@@ -101,8 +104,8 @@ class FileDialer:
     """A `tq.client.dialer.Dialer` of the broker on the data in *directory*, in whichever process that runs.
 
     Each call joins the process that has the directory open; where none has, this one
-    opens it and serves the others.  All that keeps it from that is `BrokerUnavailable`,
-    whose text says what it is: another process may be about to do better.
+    opens it and serves the others.  What keeps it from that is `BrokerUnavailable`, whose
+    text says what it is: another process may be about to do better.  Where none could, it is a `ConfigError`.
 
     Raises:
         ConfigError: This system has no unix sockets.
@@ -136,6 +139,7 @@ class FileDialer:
 
         Raises:
             BrokerUnavailable: No process serves the directory, and this one cannot.
+            ConfigError: It cannot, and trying again is of no use.
         """
         ours = self._joined()
         if ours is None:
@@ -149,6 +153,7 @@ class FileDialer:
 
         Raises:
             BrokerUnavailable: No process serves the directory, and this one cannot, or not within *timeout_s*.
+            ConfigError: It cannot, and trying again is of no use.
         """
         ours = self._joined()
         if ours is None:
@@ -179,6 +184,8 @@ class FileDialer:
         trouble = _here.trouble(self.directory)
         ours = self._joined()
         if ours is None:
+            if isinstance(trouble, StoreError) and _is_lasting(trouble.__cause__):
+                raise ConfigError(f"{trouble}; give another directory") from None
             raise BrokerUnavailable(f"{trouble or f'the broker of {self.directory} ended as it began'}.")
         return ours
 
@@ -209,13 +216,10 @@ class _Here:
         broker = self._brokers.get(os.path.realpath(directory))
         return broker if broker is not None and broker.is_alive else None
 
-    def trouble(self, directory: Path) -> str | None:
+    def trouble(self, directory: Path) -> BaseException | None:
         """Return what kept the last broker of this process from opening *directory*."""
         broker = self._brokers.get(os.path.realpath(directory))
-        if broker is None or not broker.started.done():
-            return None
-        error = broker.started.exception()
-        return None if error is None else str(error)
+        return broker.started.exception() if broker is not None and broker.started.done() else None
 
     def join(self, directory: Path, user: FileDialer) -> None:
         """Note that *user* uses the broker of *directory*."""
@@ -229,6 +233,7 @@ class _Here:
 
         Raises:
             BrokerUnavailable: This process cannot have one: here, or later in the future.
+            ConfigError: In the future: a variable of the environment for the broker's settings is wrong.
         """
         key = os.path.realpath(directory)
         with self._lock:
@@ -257,7 +262,7 @@ class _Here:
                     self._has_had = True
                     broker = self._brokers[key] = open_directory(directory, os.environ)
         # Of the last kind is a system without room for another thread.
-        except (ConfigError, OSError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             raise BrokerUnavailable(f"no process serves data directory {directory}: {error}.") from error
         broker.started.exception()
 
@@ -318,6 +323,10 @@ class _Here:
         self._users = {}
         self._openings = {}
         self._leaving = set()
+
+
+def _is_lasting(cause: BaseException | None) -> bool:
+    return isinstance(cause, OSError) and cause.errno in _LASTING
 
 
 _here = _Here()

@@ -11,6 +11,7 @@ socket in the directory is made by whoever has the directory's lock, and by nobo
 
 import asyncio
 import ctypes
+import difflib
 import logging
 import os
 import random
@@ -32,7 +33,7 @@ from tq.broker.opening import check_installed, open_store
 from tq.broker.service import BrokerService
 from tq.broker.sources import Log, Sources
 from tq.client.local import SOCKET_FILE, socket_path
-from tq.core.errors import ConfigError, StoreError
+from tq.core.errors import BrokerUnavailable, ConfigError, StoreError
 from tq.core.quantities import parse_quantity, unit_of
 from tq.store.base import OPEN_FILES_MAX, Store
 from tq.store.memory import MemoryStore
@@ -56,6 +57,8 @@ _DRAIN_MS = 2_000
 _CLOSE_S_MAX = 10.0
 _FLUSH_S_MAX = 0.5
 _BACKLOG = 1_024
+# Some letters of a variable's name, or its unit; no setting of another program is as near as this.
+_SLIP_MIN = 0.8
 _ACCEPT_AGAIN_S = 0.1
 # Closed connections are forgotten when so many are noted, or twice as many as were open the last time.
 _NOTED_MIN = 64
@@ -333,21 +336,26 @@ def check_directory(directory: Path, environment: Mapping[str, str]) -> None:
     """Do what of `open_directory` can be done before: load RocksDB, which takes a while, and look at the settings.
 
     Raises:
-        ConfigError: As `open_directory` does.
+        ConfigError, BrokerUnavailable: As `open_directory` does.
     """
-    check_installed(settings_for(directory, environment))
+    settings = settings_for(directory, environment)
+    try:
+        check_installed(settings)
+    except ConfigError as error:
+        raise BrokerUnavailable(f"no process serves data directory {directory}: {error}.") from error
 
 
 def open_directory(directory: Path, environment: Mapping[str, str]) -> EmbeddedBroker:
     """Start an embedded broker on the data in *directory*; its `EmbeddedBroker.started` says whether it could.
 
     Raises:
-        ConfigError: RocksDB is not installed, or a variable of *environment* is not what its setting may be.
+        ConfigError: A variable of *environment* is not what its setting may be, or meant to be one.
+        BrokerUnavailable: RocksDB is not installed; another process may have it.
     """
     import resource  # noqa: PLC0415 - absent on Windows, where only the broker on memory runs.
 
+    check_directory(directory, environment)
     settings = settings_for(directory, environment)
-    check_installed(settings)
     # The process may need most of its descriptors for itself.
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit != resource.RLIM_INFINITY:
@@ -361,8 +369,9 @@ def settings_for(directory: Path, environment: Mapping[str, str]) -> BrokerSetti
     """Return the settings of a broker on *directory*: those of `SETTINGS` in *environment*, and the defaults.
 
     Raises:
-        ConfigError: A variable is not what its setting may be.
+        ConfigError: A variable is not what its setting may be, or all but has the name of one.
     """
+    _check_names(environment)
     said: dict[str, object] = {}
     for name in SETTINGS:
         if text := environment.get(f"TQ_{name.upper()}"):
@@ -376,6 +385,16 @@ def settings_for(directory: Path, environment: Mapping[str, str]) -> BrokerSetti
         )
     except msgspec.ValidationError as error:
         raise ConfigError(f"the environment's TQ_ variables for the broker of {directory}: {error}") from None
+
+
+def _check_names(environment: Mapping[str, str]) -> None:
+    """Refuse a slip of the pen; variables of the other programs and settings of a daemon are none of ours."""
+    known = {f"TQ_{name.upper()}" for name in (*SETTINGS, *BrokerSettings.__struct_fields__)}
+    ours = [f"TQ_{name.upper()}" for name in SETTINGS]
+    for name, value in environment.items():
+        if value and name.startswith("TQ_") and name not in known:
+            for meant in difflib.get_close_matches(name, ours, 1, _SLIP_MIN):
+                raise ConfigError(f"{name}: there is no such variable; did you mean {meant}?")
 
 
 def _path(kind: type, value: object) -> object:

@@ -20,7 +20,7 @@ from typing import Protocol, cast
 
 from tq import __version__
 from tq.client.dialer import Dialer
-from tq.core.errors import BrokerUnavailable
+from tq.core.errors import BrokerUnavailable, ConfigError
 from tq.core.lease import DeliveryRef
 from tq.protocol.messages import MAGIC, VERSIONS, Heartbeat, Hello, Role, Started
 from tq.protocol.reconnect import backoff
@@ -225,7 +225,7 @@ class ThreadKeeper:
         """Keep one connection to its end, or the keeper's; return whether the broker knew the worker."""
         try:
             connection = self._dialer.connect_blocking(_CONNECT_S)
-        except BrokerUnavailable:
+        except (BrokerUnavailable, ConfigError):  # The link, which needs a broker too, says it.
             return False
         conversation = Conversation(self._identity, self._beats, time.monotonic())
         with connection:
@@ -274,7 +274,7 @@ class LoopKeeper:
         wire = _Wire(Conversation(self._identity, self._beats, self._loop.time()))
         try:
             transport = await self._dialer.connect(lambda: wire)
-        except BrokerUnavailable:
+        except (BrokerUnavailable, ConfigError):  # The link, which needs a broker too, says it.
             return False
         try:
             while not wire.conversation.is_over:
