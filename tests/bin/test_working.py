@@ -7,8 +7,8 @@ from typing import Literal
 import pytest
 
 from tq.app.app import App
-from tq.bin.working import Exit, check, child_logs, concurrency, one_of, served, state_paths
-from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings
+from tq.bin.working import Exit, check, child_logs, concurrency, one_of, served, spell_queues, state_paths
+from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_queues
 from tq.worker.state import StateFile
 
 
@@ -96,3 +96,8 @@ def test_each_of_several_processes_has_its_name_and_its_signs_of_life(tmp_path: 
     assert [one_of(settings, number).name for number in (1, 2)] == ["m-1", "m-2"]
     assert one_of(WorkerSettings(app="mail", processes=2), 2).name is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m-1.json", "m-2.json"]
+
+
+def test_a_reader_of_the_log_can_tell_a_weight_from_a_name() -> None:
+    assert spell_queues(parse_queues("eu::4,b:2")) == "eu:4 (weight 1), b (weight 2)"
+    assert spell_queues(parse_queues("eu::4,b")) == "eu:4, b"

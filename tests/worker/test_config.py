@@ -14,15 +14,17 @@ from tq.worker.config import QueueWeight, ServedQueues, WorkerSettings, parse_au
         ("default", [QueueWeight("default")]),
         ("high:4,default", [QueueWeight("high", 4), QueueWeight("default", 1)]),
         (" high:4 , default ", [QueueWeight("high", 4), QueueWeight("default", 1)]),
-        ("eu:mail", [QueueWeight("eu:mail")]),
-        ("eu:mail:3", [QueueWeight("eu:mail", 3)]),
+        ("eu::mail", [QueueWeight("eu:mail")]),
+        ("eu::mail:3", [QueueWeight("eu:mail", 3)]),
+        ("eu::4", [QueueWeight("eu:4")]),
+        ("eu::::4:::5", [QueueWeight("eu::4:", 5)]),
         ("orders{shop}:2", [QueueWeight("orders{shop}", 2)]),
     ],
 )
 def test_queues_are_names_with_weights(text: str, queues: list[QueueWeight]) -> None:
     served = parse_queues(text)
 
-    assert served == ServedQueues(queues, weighted=":" in text.removeprefix("eu:"))
+    assert served == ServedQueues(queues, weighted=":" in text.replace("::", ""))
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,8 @@ def test_queues_are_names_with_weights(text: str, queues: list[QueueWeight]) -> 
         ("a:1001", "weight of 'a' must be 1 to 1000; got 1001"),
         ("a:2,b,a", "'a' is named twice"),
         (":3", "a queue name has"),
+        *((text, f"{text!r} is neither NAME nor NAME:WEIGHT") for text in ("a:x", "a:-1", "a:4:1", "a:", "a:1.5")),
+        ("eu:mail", "a colon of a name is written twice: eu::mail"),
     ],
 )
 def test_queues_that_cannot_be_meant_are_refused(text: str, complaint: str) -> None:

@@ -110,6 +110,11 @@ def served(settings: WorkerSettings, app: App) -> ServedQueues:
     return ServedQueues([QueueWeight(name) for name in names], weighted=False)
 
 
+def spell_queues(queues: ServedQueues) -> str:
+    """Return the queues for a reader, who can tell a weight from the end of a name."""
+    return ", ".join(f"{name} (weight {weight})" if queues.weighted else name for name, weight in queues.queues)
+
+
 def concurrency(settings: WorkerSettings) -> int:
     """Return how many tasks run at a time, at most."""
     if settings.autoscale is not None:
@@ -174,7 +179,7 @@ async def _run(settings: WorkerSettings, app: App, state_file: StateFile | None,
     keep_loop()
     _log.info(
         "serving queues %s of %s, %d at a time in the %s pool",
-        ", ".join(f"{name}:{weight}" if queues.weighted else name for name, weight in queues.queues),
+        spell_queues(queues),
         url,
         concurrency(settings),
         settings.pool,

@@ -4,6 +4,7 @@
 worker inside itself builds it in code.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -17,6 +18,9 @@ from tq.protocol.endpoints import check_url
 
 WEIGHT_MAX = 1_000
 CHILDREN_MAX = 1_000
+
+# Colons in pairs are the name's; a single one is before the weight.
+_QUEUE = re.compile(r"((?:[^:]|::)*)(?::([0-9]{1,9}))?")
 
 _WORK = {"group": "Work"}
 _BROKER = {"group": "Broker"}
@@ -45,7 +49,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Meta(
             description="Queues to take tasks from, with weights if some are to get more turns: "
-            "high:4,default. Without it: every queue that a task of the app names.",
+            "high:4,default; a colon of a name is written twice. Without it: every queue that a task of the app names.",
             extra={**_WORK, "short": "-Q"},
         ),
     ] = None
@@ -256,23 +260,28 @@ class ServedQueues(NamedTuple):
 def parse_queues(text: str) -> ServedQueues:
     """Return the queues written ``high:4,default``; a weight left out is 1.
 
-    A name may itself hold colons: only a last part that is a number is a weight.
+    A colon of a name is written twice, ``eu::mail:3``: else a weight could not be told from the end of a name.
 
     Raises:
         ValueError: A name or a weight is not allowed, or a queue is named twice.
     """
     found: dict[str, QueueWeight] = {}
     weighted = False
-    for part in text.split(","):
-        name, colon, weight = part.strip().rpartition(":")
-        if colon and weight.isascii() and weight.isdigit():
-            weighted = True
-        else:
-            name, weight = part.strip(), "1"
+    for part in (each.strip() for each in text.split(",")):
+        written = _QUEUE.fullmatch(part)
+        if written is None:
+            meant = part.replace(":", "::")
+            raise ValueError(
+                f"queues: {part!r} is neither NAME nor NAME:WEIGHT, with a weight from 1 to {WEIGHT_MAX}; "
+                f"a colon of a name is written twice: {meant}"
+            )
+        name, weight = written[1].replace("::", ":"), written[2]
         check_queue_name(name)
-        if not 1 <= int(weight) <= WEIGHT_MAX:
-            raise ValueError(f"queues: the weight of {name!r} must be 1 to {WEIGHT_MAX}; got {weight}")
+        if weight is not None:
+            weighted = True
+            if not 1 <= int(weight) <= WEIGHT_MAX:
+                raise ValueError(f"queues: the weight of {name!r} must be 1 to {WEIGHT_MAX}; got {weight}")
         if name in found:
             raise ValueError(f"queues: {name!r} is named twice in {text!r}")
-        found[name] = QueueWeight(name, int(weight))
+        found[name] = QueueWeight(name, int(weight or 1))
     return ServedQueues(list(found.values()), weighted)
