@@ -1,6 +1,7 @@
 """The service: what leaves it, when, and what happens when something breaks."""
 
 import asyncio
+from collections.abc import Awaitable, Mapping
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from tq.protocol import messages
 from tq.protocol.codec import encode_message
 from tq.protocol.frames import HEADER
 from tq.protocol.messages import QueueWeight
-from tq.store.base import Health
+from tq.store.base import Commit, Health
 from tq.store.memory import MemoryStore
 
 
