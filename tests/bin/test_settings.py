@@ -257,3 +257,28 @@ def test_the_settings_in_effect_are_a_settings_file(tmp_path: Path) -> None:
 def test_a_file_that_nobody_should_write_is_refused_with_its_reason(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         broker(file=written(tmp_path, text))
+
+
+@pytest.mark.parametrize("line", ["drain_ms: 1:30", "connections_max: 1:30", "drain_ms: 1:30.5"])
+def test_a_number_in_sixties_is_refused(line: str, tmp_path: Path) -> None:
+    name, _, value = line.partition(": ")
+
+    with pytest.raises(ConfigError, match=rf"broker.{name} in .* must be .*; got '{value}'"):
+        broker(file=written(tmp_path, f"broker:\n  {line}\n"))
+
+
+@pytest.mark.parametrize("value", ["010", "-010", "019", "00"])
+def test_a_number_with_zeros_before_it_is_refused(value: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"line 2: connections_max: {value} may be meant to the base of eight"):
+        broker(file=written(tmp_path, f"broker:\n  connections_max: {value}\n"))
+
+
+def test_a_range_needs_no_quotes(tmp_path: Path) -> None:
+    file = written(tmp_path, "worker: {app: shop, pool: process, autoscale: 2:8}")
+
+    assert load("worker", WorkerSettings, {}, {}, file).settings.autoscale == "2:8"
+
+
+@pytest.mark.parametrize(("value", "number"), [("1_000", 1_000), ("0x10", 16), ("+12", 12), ("12", 12)])
+def test_other_numbers_are_as_in_yaml(value: str, number: int, tmp_path: Path) -> None:
+    assert broker(file=written(tmp_path, f"broker: {{connections_max: {value}}}")).connections_max == number

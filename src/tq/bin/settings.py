@@ -151,21 +151,28 @@ def _read(file: Path) -> dict[str, dict[str, object] | None]:
     """Return the sections of a settings file."""
     import yaml  # noqa: PLC0415 - 30 ms that a program without a settings file need not spend.
 
-    def check_repeats(mapping: yaml.Node | None) -> list[yaml.Node]:
-        """Refuse what YAML forbids and its library lets pass, the second of two names; return what they name."""
+    from tq.bin.yaml_numbers import SettingsLoader, is_octal  # noqa: PLC0415 - the same.
+
+    def check(mapping: yaml.Node | None) -> list[yaml.Node]:
+        """Refuse the second of two names, which YAML forbids, and octal numbers; return what is named."""
         pairs = mapping.value if isinstance(mapping, yaml.MappingNode) else []
         seen: set[str] = set()
-        for key, _ in pairs:
+        for key, value in pairs:
             if str(key.value) in seen:
                 raise ConfigError(f"{file}, line {key.start_mark.line + 1}: {key.value!r} is there a second time")
+            if is_octal(value):
+                raise ConfigError(
+                    f"{file}, line {value.start_mark.line + 1}: {key.value}: {value.value} may be meant to the base of "
+                    "eight or of ten: write a number without zeros before it, and text in quotes"
+                )
             seen.add(str(key.value))
         return [value for _, value in pairs]
 
     try:
         text = file.read_text(encoding="utf-8")
-        for section in check_repeats(yaml.compose(text, Loader=yaml.SafeLoader)):
-            check_repeats(section)
-        content = yaml.safe_load(text)
+        for section in check(yaml.compose(text, Loader=SettingsLoader)):
+            check(section)
+        content = yaml.load(text, Loader=SettingsLoader)  # noqa: S506 - it is a safe one.
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the settings file {file} cannot be read: {error}") from error
     except RecursionError:
