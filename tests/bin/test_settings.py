@@ -282,3 +282,10 @@ def test_a_range_needs_no_quotes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("value", "number"), [("1_000", 1_000), ("0x10", 16), ("+12", 12), ("12", 12)])
 def test_other_numbers_are_as_in_yaml(value: str, number: int, tmp_path: Path) -> None:
     assert broker(file=written(tmp_path, f"broker: {{connections_max: {value}}}")).connections_max == number
+
+
+def test_data_at_a_path_that_is_no_utf_8_is_a_wrong_setting() -> None:
+    with pytest.raises(ConfigError, match=r"data must be a path that UTF-8 can encode; got 'a\\udcff' \(data is from"):
+        load("broker", BrokerSettings, {"data": "a\udcff"}, {}, None)
+
+    assert broker({"data": "a\udcff", "store": "memory"}).data == Path("a\udcff")

@@ -167,6 +167,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
         parse_address(self.listen)
+        if self.store == "rocksdb" and not _is_utf_8(self.data):
+            raise ConfigError(f"data must be a path that UTF-8 can encode; got {str(self.data)!r}")
         if self.lease_ms < 2 * self.heartbeat_ms:
             raise ValueError(
                 f"lease_ms must be at least twice heartbeat_ms ({self.heartbeat_ms}), "
@@ -182,6 +184,14 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
                 "buffer_bytes_max, for all connections, must be at least connection_bytes_max "
                 f"({self.connection_bytes_max}), for one; got {self.buffer_bytes_max}"
             )
+
+
+def _is_utf_8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Address(NamedTuple):

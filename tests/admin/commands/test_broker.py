@@ -30,6 +30,15 @@ def test_stats_are_counts_totals_and_resources(shop: Shop) -> None:
     assert str(fields(answer)["started_at"]).endswith("Z")
 
 
+def test_what_was_not_measured_is_not_told(shop: Shop) -> None:
+    about, _, totals = stats(operator=shop.operator).blocks
+
+    assert isinstance(about, Facts)
+    assert ("memory", None) in about.rows
+    assert isinstance(totals, Facts)
+    assert {("commits", None), ("mean commit", None)} <= set(totals.rows)
+
+
 @pytest.mark.parametrize(
     "size, text",
     [

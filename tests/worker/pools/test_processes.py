@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -350,7 +351,21 @@ async def test_a_child_that_holds_too_much_memory_after_a_task_is_replaced(caplo
         await it.result("hoard", 400 << 20)
 
         assert await it.result("pid") != before
-    assert any(f"child process {before} holds" in record.getMessage() for record in caplog.records)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(
+        rf"child process {before} holds \d+\.\d MiB after 3 tasks, over 256 MiB; another takes its place", said
+    )
+
+
+async def test_a_child_that_ran_one_task_is_said_to_have_run_one(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="tq")
+    async with pool(memory_bytes_max=1 << 20) as it:
+        pid = await it.result("pid")
+        await it.result("pid")
+
+    said = caplog.records[0].getMessage()
+    assert said.startswith(f"child process {pid} holds ")
+    assert said.endswith(" MiB after 1 task, over 1 MiB; another takes its place")
 
 
 async def test_a_retired_child_that_does_not_end_is_killed(caplog: pytest.LogCaptureFixture) -> None:

@@ -28,6 +28,8 @@ def stats(*, operator: Operated) -> Answer:
 
 def _facts(figures: Stats) -> list[Block]:
     free = figures.disk_free_bytes
+    # A broker inside another program does not measure its memory, and one that was opened to be asked made no commits.
+    has_committed = figures.commits_total > 0
     return [
         Facts(
             [
@@ -35,7 +37,7 @@ def _facts(figures: Stats) -> list[Block]:
                 ("started at", at(figures.started_at)),
                 ("store", figures.store),
                 ("durability", figures.durability),
-                ("memory", sized(figures.rss_bytes)),
+                ("memory", sized(figures.rss_bytes) if figures.rss_bytes else None),
                 ("disk free", None if free is None else sized(free)),
             ]
         ),
@@ -56,8 +58,8 @@ def _facts(figures: Stats) -> list[Block]:
                 ("completed in all", figures.completed_total),
                 ("failed attempts in all", figures.failed_total),
                 ("lost deliveries in all", figures.lost_total),
-                ("commits", figures.commits_total),
-                ("mean commit", f"{figures.commit_ms_mean:.3f} ms"),
+                ("commits", figures.commits_total if has_committed else None),
+                ("mean commit", f"{figures.commit_ms_mean:.3f} ms" if has_committed else None),
             ]
         ),
     ]

@@ -72,6 +72,8 @@ def _which(task_ids: tuple[TaskId, ...], queue: str | None) -> list[TaskId] | No
         ConfigError: Both are given, or neither.
     """
     if queue is None:
+        if not task_ids:
+            raise ConfigError("name at least one task by its id, or all dead letters of a queue by --queue")
         return some(task_ids)
     if task_ids:
         raise ConfigError("name either task ids or --queue, not both")

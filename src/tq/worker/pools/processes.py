@@ -249,11 +249,10 @@ class ProcessPool:
         """Return why *child* is to be retired; nothing if it may go on."""
         tasks_max, memory_bytes_max = self._upbringing.tasks_max, self._upbringing.memory_bytes_max
         if tasks_max is not None and child.runs >= tasks_max:
-            return f"has run {child.runs} tasks"
+            return f"has run {child.runs} task{'' if child.runs == 1 else 's'}"
         if memory_bytes_max is not None and child.memory_bytes > memory_bytes_max:
-            return (
-                f"holds {child.memory_bytes / _MIB:.1f} MiB after {child.runs} tasks, over {memory_bytes_max / _MIB:g}"
-            )
+            after = "1 task" if child.runs == 1 else f"{child.runs} tasks"
+            return f"holds {child.memory_bytes / _MIB:.1f} MiB after {after}, over {memory_bytes_max / _MIB:g} MiB"
         return ""
 
     async def _keep_seat(self, first: "asyncio.Future[None]") -> None:
