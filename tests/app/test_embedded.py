@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,8 @@ import pytest
 from tq.app.app import App
 from tq.app.embedded import EmbeddedDialer, FileDialer, _Here, _here
 from tq.broker import embedded
+from tq.client import AsyncClient, SyncClient
+from tq.client.local import socket_path
 from tq.core.errors import BrokerUnavailable, ConfigError, StoreError, UsageError
 
 
@@ -302,6 +305,31 @@ def test_a_path_that_is_a_file_is_said_at_once(tmp_path: Path) -> None:
             FileDialer(path).connect_blocking(20)
         with pytest.raises(ConfigError, match="cannot be used"):
             asyncio.run(_connect_async(FileDialer(path)))
+
+
+def test_an_owner_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    (tmp_path / "owner").write_text("in process 7, shop.py, which embeds a broker: join it by file:x\n")
+    said = f"data directory {tmp_path} is open already, in process 7, shop.py, which embeds a broker, and does not"
+
+    async def ask() -> None:
+        async with AsyncClient(FileDialer(tmp_path), connect_timeout_s=0.2) as client:
+            await client.queues()
+
+    with socket.socket(socket.AF_UNIX) as suspended:
+        with socket_path(tmp_path) as path:
+            suspended.bind(path)
+        suspended.listen()
+        with (
+            SyncClient(FileDialer(tmp_path), connect_timeout_s=0.2) as client,
+            pytest.raises(BrokerUnavailable, match=said),
+        ):
+            client.queues()
+        with pytest.raises(BrokerUnavailable, match=said):
+            asyncio.run(ask())
+
+
+def test_an_owner_that_has_left_no_word_is_not_named(tmp_path: Path) -> None:
+    assert FileDialer(tmp_path).owner() is None
 
 
 def test_who_only_looks_is_told_of_a_directory_without_data(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from tq.client.async_connection import AsyncCall, AsyncConnection, AsyncWatch
-from tq.client.attempts import NOT_WELCOMED, Attempts, failures_after
+from tq.client.attempts import NOT_WELCOMED, Attempts, failures_after, trouble_of
 from tq.client.dialer import Dialer
 from tq.core.errors import BrokerUnavailable, ConnectionLost, UsageError
 from tq.core.outcome import TaskResult
@@ -209,7 +209,7 @@ class AsyncLink:
             try:
                 await self._try(loop, attempts.deadline)
             except (BrokerUnavailable, ConnectionLost) as error:
-                attempts.failed(str(error))
+                attempts.failed(trouble_of(error, self._dialer))
             else:
                 return
 

@@ -4,12 +4,21 @@ Invariant: an `Attempts` ends, in a connection or in one error that says what wa
 """
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from tq.core.errors import BrokerError, BrokerUnavailable, ConnectionLost, RemoteProtocolError
 from tq.protocol.reconnect import wait_before
 from tq.protocol.session import NotABroker
 
 NOT_WELCOMED = "connected, but not welcomed: what listens there may be no tq-broker"
+
+
+@runtime_checkable
+class Owned(Protocol):
+    """A dialer that can tell which process is at the other end."""
+
+    def owner(self) -> str | None:
+        """Return who it is, in a clause; None where nobody can tell."""
 
 
 class Attempts:
@@ -52,6 +61,12 @@ class Attempts:
         tries = "1 try" if self._tries == 1 else f"{self._tries} tries"
         end = "" if trouble.endswith(".") else ". Is tq-broker running?"
         return BrokerUnavailable(f"no broker within {limit}, {tries}; {trouble}{end}")
+
+
+def trouble_of(error: Exception, dialer: object) -> str:
+    """Return what kept a dial by *dialer* from being welcomed, with who was silent where that can be told."""
+    owner = dialer.owner() if str(error) == NOT_WELCOMED and isinstance(dialer, Owned) else None
+    return str(error) if owner is None else f"{owner}, and does not answer: it is suspended or very busy."
 
 
 def spell_seconds(seconds: float) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from tq.client.attempts import Attempts, failures_after, spell_seconds
+from tq.client.attempts import Attempts, failures_after, spell_seconds, trouble_of
 from tq.client.dialer import Dialer
 from tq.client.sync_connection import SyncCall, SyncConnection, SyncWatch, seconds_left
 from tq.core.errors import BrokerUnavailable, ConnectionLost, UsageError
@@ -204,7 +204,7 @@ class SyncLink:
                 )
                 welcome = connection.greet(attempts.deadline)
             except (BrokerUnavailable, ConnectionLost) as error:
-                attempts.failed(str(error))
+                attempts.failed(trouble_of(error, self._dialer))
                 continue
             here.welcome, here.current = welcome, connection
             self._on_welcome(welcome)
