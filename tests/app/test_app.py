@@ -8,7 +8,7 @@ import pytest
 
 from tq.app.app import App
 from tq.app.handler import TaskHandler
-from tq.core.errors import ConfigError, InvalidArguments, UsageError
+from tq.core.errors import InvalidArguments, UsageError
 from tq.core.retry import RetryPolicy
 from tq.core.task import TaskSpec
 
@@ -197,16 +197,6 @@ def test_the_url_is_the_one_given_else_of_the_environment_else_the_default(
     monkeypatch.setenv("TQ_URL", "tq://broker:1")
     assert without.url == "tq://broker:1"
     assert App("tq://other").url == "tq://other"
-
-
-@pytest.mark.parametrize(
-    "url, error", [("redis://x", ConfigError), ("file:", ConfigError), ("file://host/data", ConfigError)]
-)
-def test_a_url_of_no_use_is_refused_at_the_first_connection(url: str, error: type[Exception]) -> None:
-    app = App(url)
-
-    with pytest.raises(error, match=url):
-        app.dialer()
 
 
 def test_an_id_that_is_none_is_refused(app: App) -> None:

@@ -15,7 +15,7 @@ from tests.app.wire_worker import WireWorker
 from tests.client.scripted import ScriptedBroker
 from tq.app.app import App
 from tq.app.clients import Clients
-from tq.core.errors import UsageError
+from tq.core.errors import ConfigError, UsageError
 
 
 @pytest.fixture
@@ -151,6 +151,35 @@ async def test_one_whose_broker_went_with_it_says_so(app: App) -> None:
     app.client.ping()
     await app.async_client.ping()
     await app.aclose()
+
+    with pytest.raises(UsageError, match="was closed, with all it held"):
+        app.client.ping()
+    with pytest.raises(UsageError, match="was closed, with all it held"):
+        await app.async_client.ping()
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://x", "foo", "", "tq://x:0", "tq://", "file:", "file://host/data", 5, b"tq://x"]
+)
+def test_a_url_of_no_known_form_is_refused_where_the_app_is_made(url: Any) -> None:
+    with pytest.raises(ConfigError, match=r"URL|broker on files"):
+        App(url)
+
+
+def test_an_app_that_looks_for_its_url_in_the_environment_can_be_made_without_a_good_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TQ_URL", "foo")
+    app = App()
+
+    with pytest.raises(ConfigError, match="foo"):
+        _ = app.client
+
+
+async def test_the_broker_of_one_that_was_closed_unused_is_gone_too() -> None:
+    app = App("memory:")
+    app.close()
+    app.close()
 
     with pytest.raises(UsageError, match="was closed, with all it held"):
         app.client.ping()

@@ -76,6 +76,9 @@ class App:
 
     One app may be used from many threads and event loops, and before and after a fork:
     each event loop and each process gets its own connections, at first use.
+
+    Raises:
+        ConfigError: *url* is of no known form; that of ``$TQ_URL`` is looked at when it is needed.
     """
 
     def __init__(self, url: str | None = None, *, middleware: Iterable[Middleware] = ()) -> None:

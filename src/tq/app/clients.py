@@ -13,7 +13,7 @@ from pathlib import Path
 from tq.app.embedded import EmbeddedDialer, FileDialer
 from tq.client import AsyncClient, Dialer, SyncClient, TcpDialer
 from tq.core.errors import ConfigError, UsageError
-from tq.protocol.endpoints import FILE_SCHEME, parse_directory
+from tq.protocol.endpoints import FILE_SCHEME, check_url, parse_directory
 
 URL_DEFAULT = "tq://127.0.0.1:7766"
 URL_VARIABLE = "TQ_URL"
@@ -21,11 +21,15 @@ MEMORY_URL = "memory:"
 
 
 class Clients:
-    """Makes each client when it is first asked for."""
+    """Makes each client when it is first asked for.
+
+    Raises:
+        ConfigError: *url* is of no known form.  That of the environment is looked at when it is needed.
+    """
 
     def __init__(self, url: str | None) -> None:
         # A program that goes to another directory later still means this one.
-        self._url = None if url is None else resolved(url)
+        self._url = None if url is None else resolved(_checked(url))
         self._lock = threading.Lock()
         self._dialer: Dialer | None = None
         self._sync: SyncClient | None = None
@@ -82,6 +86,9 @@ class Clients:
         with self._lock:
             client, self._sync = self._sync, None
             dialer = self._dialer
+            if dialer is None and self.url == MEMORY_URL:
+                # Never used, and closed for good all the same.
+                dialer = self._dialer = EmbeddedDialer()
             # The broker of memory: is gone for good, and its dialer says so from now on: another would be empty.
             if not isinstance(dialer, EmbeddedDialer):
                 self._dialer = None
@@ -119,6 +126,14 @@ class Clients:
             self._async.pop(loop, None)
             self._endings.pop(loop, None)
             await client.close()
+
+
+def _checked(url: object) -> str:
+    if not isinstance(url, str):
+        raise ConfigError(f"a broker's URL is text, as in {URL_DEFAULT}; got {url!r}")
+    if url != MEMORY_URL:
+        check_url(url)
+    return url
 
 
 def resolved(url: str) -> str:
