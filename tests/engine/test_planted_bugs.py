@@ -396,7 +396,8 @@ def test_the_model_catches(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> Non
     plant(monkeypatch)
 
     with pytest.raises((AssertionError, KeyError, TypeError, ValueError)):
-        check(EXAMPLES, shrinks=False)
+        # It ends at the first that catches the bug; which one that is depends on what else hypothesis has seen loaded.
+        check(10 * EXAMPLES, shrinks=False)
 
 
 def test_a_story_catches_what_the_model_meets_too_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
