@@ -26,6 +26,7 @@ DUMPING_GROUNDS = {"common", "compat", "helper", "helpers", "misc", "shared", "u
 TESTED_ELSEWHERE: dict[str, str] = {
     "bin/serving.py": "tests/acceptance: the broker's process, started, stopped and killed",
     "bin/reloading.py": "tests/acceptance/test_reload.py: real files change under a real worker",
+    "bin/yaml_numbers.py": "tests/bin/test_settings.py: which numbers a settings file may hold, and which it may not",
     "broker/commit.py": "tests/broker/test_service.py: what waits for a commit, and what ends with a failed one",
     "broker/connections.py": "tests/broker/test_service.py: who speaks for a worker, and who is let go",
     "broker/pressure.py": "tests/broker/test_service.py: a full disk, a store that is behind, a full buffer",
