@@ -95,7 +95,7 @@ class Handle(Generic[R]):
             case TaskState.DEAD:
                 raise TaskDead(_obituary(self.id, outcome), outcome)
             case TaskState.CANCELLED:
-                raise TaskCancelled(f"task {self.id} was cancelled before it ran", outcome)
+                raise TaskCancelled(f"task {self.id} was cancelled, or purged with its queue, before it ran", outcome)
             case _ if outcome.result is None:
                 return None  # type: ignore[return-value]  # as documented, where no result is kept
             case _:
