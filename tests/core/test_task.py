@@ -1,10 +1,14 @@
 """Tasks: what a spec may say, how a task is built, and what stays readable later."""
 
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
 import msgspec
 import pytest
 
 from tq.core.errors import NotSerializable
-from tq.core.ids import TaskId, compose
+from tq.core.ids import TaskId, compose, format_id
 from tq.core.limits import NAME_LENGTH_MAX
 from tq.core.retry import RetryPolicy
 from tq.core.task import LOSSES_LIMIT, RECORD_FORMAT, RESULT_TTL_MS_MAX, TIMEOUT_MS_MAX, Task, TaskRecord, TaskSpec
@@ -68,6 +72,17 @@ def test_a_task_is_built_word_by_word() -> None:
 
     spec = TaskSpec("mail.send", "mail", 212, timeout_ms=30_000, result_ttl_ms=0, retry=policy)
     assert task == Task(spec, msgspec.msgpack.encode([["a@b.c"], {"subject": "hi"}]), ID)
+
+
+@pytest.mark.parametrize("form", [str, str.upper, UUID, lambda text: text.replace("-", "")])
+def test_an_id_may_be_given_as_text_or_as_a_uuid(form: Callable[[str], str | UUID]) -> None:
+    assert Task.build("t").id(form(format_id(ID))).task().id == ID
+
+
+@pytest.mark.parametrize("wrong", ["42", "", 42, UUID(int=7), "6ba7b810-9dad-11d1-80b4-00c04fd430c8"])
+def test_an_id_of_another_kind_is_refused_at_once(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="a task id is a UUID"):
+        Task.build("t").id(wrong)
 
 
 def test_a_task_without_words_has_the_defaults_and_no_arguments() -> None:

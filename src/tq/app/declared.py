@@ -77,7 +77,8 @@ class DeclaredTask(Generic[P, C, R]):
         """Enqueue a call for each tuple of positional, or mapping of named arguments; far cheaper than one by one.
 
         All are checked before any is sent; they are then sent in as many requests as the
-        broker's limits ask for, each taken whole or refused whole.
+        broker's limits ask for.  A flawed task is refused alone; the others of its request
+        are enqueued together or not at all.
 
         Raises:
             EnqueueRefused: The broker refused some; the error lists them and the ids of the rest.

@@ -10,11 +10,12 @@ said so is a new ``RECORD_FORMAT``, which an older version refuses to read.
 """
 
 from typing import Annotated, Self
+from uuid import UUID
 
 import msgspec
 
 from tq.core.errors import NotSerializable
-from tq.core.ids import TaskId
+from tq.core.ids import TaskId, is_uuid7, parse_id
 from tq.core.lifecycle import TaskState
 from tq.core.limits import NAME_LENGTH_MAX
 from tq.core.outcome import TaskFailure
@@ -157,8 +158,13 @@ class TaskBuilder:
         """Set the retry policy."""
         return self._with(retry=policy)
 
-    def id(self, task_id: TaskId) -> Self:
-        """Set the id, which must be a UUIDv7 that no other task has."""
+    def id(self, task_id: TaskId | str | UUID) -> Self:
+        """Set the id, a UUIDv7 that no other task has: its bytes, its text, as of `Handle.id`, or a `uuid.UUID`."""
+        if not isinstance(task_id, bytes):
+            text = str(task_id)
+            task_id = parse_id(text)
+            if not is_uuid7(task_id):
+                raise ValueError(f"a task id is a UUID of version 7; got {text!r}")
         self._id = task_id
         return self
 
