@@ -1,7 +1,8 @@
 """The worker's connection: makes it, says who is here, and makes it again for ever.
 
 A worker outlives its broker: it goes on running what it holds and keeps what is finished
-until a connection stands again.  The log tells of each change once, not of each try.
+until a connection stands again.  The log tells of each change once, not of each try, but
+of each connection that is made and not welcomed.
 
 Invariant: a connection is told nothing before it is welcomed, and each request is
 answered to the listener once: with a reply, a refusal, or by `Listener.closed`.
@@ -42,6 +43,8 @@ _log = logging.getLogger(__name__)
 
 # A broker answers after its store did, which in a cluster may take 10 s; after this it is gone.
 _ANSWER_S = 30.0
+# A broker that is well says welcome within milliseconds; who watches the log should not wait for the end to learn.
+_WELCOME_LATE_S = 5.0
 # A connection whose other end vanished without a word is found out by asking.
 _SILENCE_S = 10.0
 
@@ -175,6 +178,13 @@ class Link:
         if session.expired(now) or (not session.is_open and now > wire.heard_at + _ANSWER_S):
             self._say_down("the broker does not answer")
             wire.abort()
+        elif not (session.is_open or wire.is_late) and now > wire.heard_at + _WELCOME_LATE_S:
+            wire.is_late = True
+            text = (
+                "connected, and waiting for the broker's welcome since %g s: it is suspended or overloaded, or what "
+                "listens there is no tq-broker; trying anew after %g s"
+            )
+            _log.warning(text, _WELCOME_LATE_S, _ANSWER_S)
         elif session.is_open and session.pending == 0 and now > wire.heard_at + _SILENCE_S:
             self.request(Ping())
 
@@ -298,6 +308,7 @@ class _Wire(asyncio.Protocol):
         self.session = ClientSession(hello)
         self.heard_at = clock()
         self.was_open = False
+        self.is_late = False
         self.subscribing = 0
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._made = made
