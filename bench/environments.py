@@ -38,6 +38,17 @@ class Executable(NamedTuple):
         return dict(os.environ) | ({"LD_LIBRARY_PATH": str(self.libraries)} if self.libraries else {})
 
 
+def python_path(*, inherits: bool = True) -> str:
+    """Return where a program imports from besides: the repository's root and, if it *inherits* that, our own path."""
+    own = os.environ.get("PYTHONPATH") if inherits else None
+    return os.pathsep.join([str(ROOT), *([own] if own else [])])
+
+
+def ours() -> dict[str, str]:
+    """Return this process's environment for a program that imports from the repository."""
+    return {**os.environ, "PYTHONPATH": python_path()}
+
+
 def python_with(name: str, requirements: Sequence[str]) -> Path:
     """Return the Python of an environment that has *requirements*, made where it is missing or of other ones.
 

@@ -72,7 +72,7 @@ class DeepBroker:
         await self._end(signal.SIGTERM)
         command = [sys.executable, "-m", "bench.depth.restore", str(self._data)]
         with Program.start(
-            command, log=self._directory / "restore.log", directory=environments.ROOT, environment=_environment()
+            command, log=self._directory / "restore.log", directory=environments.ROOT, environment=environments.ours()
         ) as engine:
             seconds = float(engine.read_line(_RESTORE_S_MAX))
         await self.start()
@@ -107,7 +107,7 @@ class DeepBroker:
         """Let one worker process run *count* tasks; return how many a second, without its start and its end."""
         started = await self._done(retries=retries)
         words = ("-A", "bench.depth.tasks:app", "-Q", ",".join(queues), "--url", self._url)
-        with start_worker(*words, log=self._directory / "worker.log", environment=_environment()) as worker:
+        with start_worker(*words, log=self._directory / "worker.log", environment=environments.ours()) as worker:
             first = last = (time.monotonic(), started)
             while last[1] - started < count:
                 await asyncio.sleep(_POLL_S)
@@ -157,9 +157,3 @@ class DeepBroker:
                 return None
             await asyncio.sleep(_POLL_S)
         return time.monotonic() - began
-
-
-def _environment() -> dict[str, str]:
-    """Return the caller's environment, with the repository's root among what is imported from."""
-    paths = [str(environments.ROOT), *(path for path in [os.environ.get("PYTHONPATH")] if path)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

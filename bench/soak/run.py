@@ -3,7 +3,6 @@
 Invariant: whatever ends a soak, none of its processes outlives it.
 """
 
-import os
 import random
 import signal
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from bench import environments
 from bench.soak.handlers import QUEUE, declared
 from bench.soak.load import PROBE_S_MAX, Broken, Load, Probes
 from bench.soak.verdict import Sample
@@ -116,7 +116,7 @@ class Soak:
     def _torment(self, url: str) -> None:
         """Keep workers, and kill one or ask it to stop now and then, and start it again."""
         draw = random.Random(self._plan.tasks)  # noqa: S311 - which worker is next is no secret
-        environment = {**os.environ, "TQ_URL": url, "PYTHONPATH": os.pathsep.join(("src", "."))}
+        environment = {**environments.ours(), "TQ_URL": url}
         words = ("-A", "bench.soak.handlers", "--queues", f"{QUEUE},probe", "--drain-ms", "1000")
 
         def begin(number: int) -> Program:

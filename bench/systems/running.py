@@ -154,11 +154,9 @@ def environment(system: str, server: Server, directory: Path) -> dict[str, str]:
     """Return the environment of a client or a worker."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TQ_", "BENCH_"))}
     # A peer's Python gets none of the bench's own libraries; the modules it shares are in the repository's root.
-    paths = [str(environments.ROOT)]
-    if not SYSTEMS[system].requirements:
-        paths += [path for path in [os.environ.get("PYTHONPATH")] if path]
+    path = environments.python_path(inherits=not SYSTEMS[system].requirements)
     tally = {TALLY_VARIABLE: str(directory / "tally")}
-    return {**inherited, "PYTHONPATH": os.pathsep.join(paths), **server.variables, **tally}
+    return {**inherited, "PYTHONPATH": path, **server.variables, **tally}
 
 
 def _family(pid: int) -> list[psutil.Process]:
