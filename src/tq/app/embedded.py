@@ -248,7 +248,7 @@ class _Here:
         key = os.path.realpath(directory)
         with self._lock:
             self._check_may_own(directory)
-            self._users.setdefault(key, weakref.WeakSet()).add(user)
+            self.join(directory, user)
             opening = self._openings.get(key)
             if opening is None or opening.done():
                 opening = self._openings[key] = _in_a_thread(lambda: self._open(directory))

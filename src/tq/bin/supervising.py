@@ -15,20 +15,18 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from tq.bin.flags import EXIT_USAGE
 from tq.core.errors import ConfigError, UsageError
+from tq.worker.restarts import wait_after
 
 _log = logging.getLogger("tq.worker")
 
-_RESTART_S = 1.0
-_RESTART_MAX_S = 30.0
 # One that has lived so long did not die of its start: the next gets another first try.
 _PROVEN_S = 30.0
 _HEARD = (signal.SIGTERM, signal.SIGINT)
 
 Run = Callable[[int, int], int]
 """What a process does: gets its number, from 1, and where to read orders; returns its exit code."""
-
-EXIT_USAGE = 2
 
 
 class Seat:
@@ -46,7 +44,7 @@ class Seat:
     def ended(self, now: float) -> float:
         """Note that its process has died at *now*, and return in how many seconds the next one is due."""
         self.failures = 1 if now - self.started_at >= _PROVEN_S else self.failures + 1
-        wait_s: float = min(_RESTART_S * 2 ** min(self.failures - 1, 16), _RESTART_MAX_S)
+        wait_s = wait_after(self.failures)
         self.due_at = now + wait_s
         return wait_s
 

@@ -332,8 +332,8 @@ def open_memory() -> EmbeddedBroker:
     return broker
 
 
-def check_directory(directory: Path, environment: Mapping[str, str]) -> None:
-    """Do what of `open_directory` can be done before: load RocksDB, which takes a while, and look at the settings.
+def check_directory(directory: Path, environment: Mapping[str, str]) -> BrokerSettings:
+    """Do what of `open_directory` can be done before: load RocksDB, which takes a while; return the settings.
 
     Raises:
         ConfigError, BrokerUnavailable: As `open_directory` does.
@@ -343,6 +343,7 @@ def check_directory(directory: Path, environment: Mapping[str, str]) -> None:
         check_installed(settings)
     except ConfigError as error:
         raise BrokerUnavailable(f"no process serves data directory {directory}: {error}.") from error
+    return settings
 
 
 def open_directory(directory: Path, environment: Mapping[str, str]) -> EmbeddedBroker:
@@ -354,8 +355,7 @@ def open_directory(directory: Path, environment: Mapping[str, str]) -> EmbeddedB
     """
     import resource  # noqa: PLC0415 - absent on Windows, where only the broker on memory runs.
 
-    check_directory(directory, environment)
-    settings = settings_for(directory, environment)
+    settings = check_directory(directory, environment)
     # The process may need most of its descriptors for itself.
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit != resource.RLIM_INFINITY:

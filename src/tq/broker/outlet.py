@@ -11,7 +11,7 @@ import msgspec
 from tq.broker.batch import Batch
 from tq.broker.connections import Connections
 from tq.core.errors import SessionUnknown
-from tq.core.lease import DeliveryRef
+from tq.core.lease import refs_to
 from tq.core.outcome import TaskResult
 from tq.protocol import messages
 
@@ -44,8 +44,7 @@ class Outlet:
         for revocation in changes.revocations:
             session = connections.of_worker(revocation.session)
             if session is not None:
-                tasks = [DeliveryRef(token, index) for token, index in revocation.tasks]
-                batch.say(session, session.conn.push(messages.Revoke(tasks)))
+                batch.say(session, session.conn.push(messages.Revoke(refs_to(revocation.tasks))))
         for worker in changes.expelled:
             self._expel(batch, worker)
         results: dict[int, list[TaskResult]] = {}

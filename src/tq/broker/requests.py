@@ -12,7 +12,7 @@ import msgspec
 from tq.broker.pressure import Pressure
 from tq.broker.sessions import Session
 from tq.core.errors import BrokerStoreFull, LocalProtocolError, SessionUnknown
-from tq.core.lease import DeliveryRef
+from tq.core.lease import DeliveryRef, refs_to
 from tq.engine import commands
 from tq.engine.changes import Changes
 from tq.engine.engine import Engine
@@ -80,7 +80,7 @@ def _hello(
                 return Unfinished(message)
             resumed, lost = registered.resumed, registered.lost
             host.appoint(session, message.session)
-    return messages.Welcome(session.conn.version, host.server, now, host.limits, resumed, _refs(lost))
+    return messages.Welcome(session.conn.version, host.server, now, host.limits, resumed, refs_to(lost))
 
 
 def _enqueue(
@@ -103,7 +103,7 @@ def _settle(
         command, lost = commands.Settle(_worker(session), message.done, message.failed), []
     settled = host.engine.apply(command, now, changes)
     lost = lost + settled.lost if lost else settled.lost
-    return messages.Settled(_refs(lost)) if settled.rest is None else Unfinished(SettleRest(settled.rest, lost))
+    return messages.Settled(refs_to(lost)) if settled.rest is None else Unfinished(SettleRest(settled.rest, lost))
 
 
 def _subscribe(
@@ -122,14 +122,14 @@ def _started(
     host: Answering, session: Session, message: messages.Started, now: int, changes: Changes
 ) -> Unfinished | None:
     rest = host.engine.apply(commands.MarkStarted(_worker(session), _places(message.tasks)), now, changes)
-    return Unfinished(messages.Started(_refs(rest))) if rest else None
+    return Unfinished(messages.Started(refs_to(rest))) if rest else None
 
 
 def _release(
     host: Answering, session: Session, message: messages.Release, now: int, changes: Changes
 ) -> Unfinished | None:
     rest = host.engine.apply(commands.Release(_worker(session), _places(message.tasks)), now, changes)
-    return Unfinished(messages.Release(_refs(rest))) if rest else None
+    return Unfinished(messages.Release(refs_to(rest))) if rest else None
 
 
 def _heartbeat(
@@ -221,10 +221,6 @@ def _list_workers(
 
 def _stats(host: Answering, session: Session, message: messages.GetStats, now: int, changes: Changes) -> messages.Stats:
     return host.stats(now, changes)
-
-
-def _refs(places: list[tuple[int, int]]) -> list[DeliveryRef]:
-    return [DeliveryRef(token, index) for token, index in places]
 
 
 def _places(refs: list[DeliveryRef]) -> list[tuple[int, int]]:

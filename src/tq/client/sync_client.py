@@ -72,8 +72,8 @@ from tq.protocol.messages import (
 FRAMES_IN_FLIGHT_MAX = 8
 """How many frames `enqueue_many` sends ahead of their answers: the broker commits one while others travel."""
 
-
 R = TypeVar("R", bound=msgspec.Struct)
+Page = TypeVar("Page", Queues, Workers)
 
 
 class _Flight(NamedTuple):
@@ -298,14 +298,8 @@ class SyncClient:
         Raises:
             QueueNotFound: There is no queue of this name.
         """
-        views: list[QueueView] = []
-        cursor: bytes | None = None
-        while True:
-            page = self._request(ListQueues(name, PAGE_MAX, cursor), Queues)
-            views += page.queues
-            cursor = page.cursor
-            if cursor is None:
-                return views
+        pages = self._every_page(lambda cursor: ListQueues(name, PAGE_MAX, cursor), Queues)
+        return [view for page in pages for view in page.queues]
 
     def control_queue(self, name: str, action: QueueAction) -> int:
         """Pause, resume or purge a queue; return how many tasks that concerns.
@@ -337,14 +331,8 @@ class SyncClient:
 
     def workers(self) -> list[WorkerView]:
         """Return all live workers, read in pages: one that comes meanwhile may be missed."""
-        views: list[WorkerView] = []
-        cursor: bytes | None = None
-        while True:
-            page = self._request(ListWorkers(PAGE_MAX, cursor), Workers)
-            views += page.workers
-            cursor = page.cursor
-            if cursor is None:
-                return views
+        pages = self._every_page(lambda cursor: ListWorkers(PAGE_MAX, cursor), Workers)
+        return [view for page in pages for view in page.workers]
 
     def stats(self) -> Stats:
         """Return the figures of the broker as a whole."""
@@ -364,6 +352,16 @@ class SyncClient:
     def _request(self, message: msgspec.Struct, reply: type[R], *, is_repeatable: bool = True) -> R:
         check_readable(message)
         return self._carry(message, reply, is_repeatable=is_repeatable)
+
+    def _every_page(self, ask: Callable[[bytes | None], msgspec.Struct], reply: type[Page]) -> Iterator[Page]:
+        """Yield the pages of a list: *ask* makes the request for the one at a cursor, None for the first."""
+        cursor: bytes | None = None
+        while True:
+            page = self._request(ask(cursor), reply)
+            yield page
+            cursor = page.cursor
+            if cursor is None:
+                return
 
     def _carry(self, message: msgspec.Struct, reply: type[R], *, is_repeatable: bool = True) -> R:
         """Send a request until it is answered or the deadline comes."""

@@ -6,6 +6,7 @@ the last deliveries of the previous run were lost.  Source of the idea: Gray and
 "Leases" (SOSP 1989); the fencing of stale holders as in Chubby (Burrows, OSDI 2006).
 """
 
+from collections.abc import Iterable
 from typing import NewType
 
 import msgspec
@@ -19,6 +20,11 @@ class DeliveryRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     token: int
     index: int
+
+
+def refs_to(places: Iterable[tuple[int, int]]) -> list[DeliveryRef]:
+    """Return (token, index) pairs as they travel."""
+    return [DeliveryRef(token, index) for token, index in places]
 
 
 EPOCH_MAX = (1 << 24) - 1

@@ -121,7 +121,7 @@ class Pages:
         return views, None
 
     def _ready_rows(
-        self, queue: Queue, rank: int, seq: int, read: "Read", changes: Changes
+        self, queue: Queue, rank: int, seq: int, read: Read, changes: Changes
     ) -> Iterator[tuple[int, int, bytes]]:
         """Yield what waits as (rank, seq, value), from (*rank*, *seq*); a line is read once it may have the next."""
         for at in sorted({flow.rank for flow in queue.flows.values() if flow.rank >= rank}):
@@ -142,7 +142,7 @@ class Pages:
                 else:
                     heappop(heap)
 
-    def _line(self, flow: Flow, seq: int, read: "Read", changes: Changes) -> Iterator[tuple[int, bytes]]:
+    def _line(self, flow: Flow, seq: int, read: Read, changes: Changes) -> Iterator[tuple[int, bytes]]:
         running = self._leases.running
         start, end = flow.prefix + u64(seq), key_end(flow.prefix)
         count = 1

@@ -449,7 +449,7 @@ async def test_a_pool_that_lacks_descriptors_says_so_at_its_start_and_leaves_not
 async def test_a_child_that_cannot_be_replaced_for_want_of_descriptors_is_replaced_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tq.worker.pools.processes._RESTART_S", 0.01)
+    monkeypatch.setattr("tq.worker.restarts.FIRST_S", 0.01)
     async with pool() as it:
         (child,) = it.pool._children
         with descriptors_left(0):
@@ -495,7 +495,7 @@ async def test_a_child_that_cannot_be_spoken_to_is_ended(monkeypatch: pytest.Mon
 async def test_a_seat_that_fails_is_told_and_another_takes_its_place(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tq.worker.pools.processes._RESTART_S", 0.01)
+    monkeypatch.setattr("tq.worker.restarts.FIRST_S", 0.01)
     errors: list[Exception] = []
 
     def count() -> int:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import tq
 from tq.core.errors import ConfigError
+from tq.worker import restarts
 from tq.worker.assignment import Assignment
 from tq.worker.executor import Executor, process_died, stopped
 from tq.worker.pools.oom import OomKills
@@ -35,9 +36,6 @@ _log = logging.getLogger(__name__)
 _ABANDON_AFTER_S = KILL_AFTER_S + 3.0
 # Children exit by themselves when their socket closes.
 _EXIT_S = 2.0
-# Waits before a child is replaced that was never ready: each import of an app costs, and the cause may stay.
-_RESTART_S = 1.0
-_RESTART_MAX_S = 30.0
 IDLE_S = 30.0
 """How long a child that is not needed is kept: a start costs an import of the app."""
 _MIB = 1 << 20
@@ -198,7 +196,7 @@ class ProcessPool:
         _log.error("a seat for a child process failed; another takes its place", exc_info=error)
         self._listener.seats_changed()
         if not self._stopping.is_set():
-            asyncio.get_running_loop().call_later(_RESTART_S, self._add_late_seat)
+            asyncio.get_running_loop().call_later(restarts.FIRST_S, self._add_late_seat)
 
     def _add_late_seat(self) -> None:
         if not self._stopping.is_set():
@@ -271,7 +269,7 @@ class ProcessPool:
                 first.set_exception(ConfigError(failure.text))
                 return
             if not self._stopping.is_set():
-                wait_s = min(_RESTART_S * 2 ** min(failures - 1, 16), _RESTART_MAX_S)
+                wait_s = restarts.wait_after(failures)
                 _log.error("%s; another is started in %g s", failure.text, wait_s)
                 await self._pause(wait_s)
 
