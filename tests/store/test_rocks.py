@@ -538,3 +538,29 @@ def test_reclaiming_gives_the_room_of_deleted_rows_back_though_nothing_more_is_w
     store.close()
 
     assert sum(path.stat().st_size for path in tables.glob("*.sst")) == 0
+
+
+def test_a_row_that_is_not_there_is_looked_for_without_reading_the_filter_of_a_whole_table(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data", durability=Durability.NONE)
+    # Two halves, each between the rows of the other, become one table. Its filter of 10 bits a row, 2.6 MB, is more
+    # than a block may take of the cache.
+    pairs, step = 1 << 20, 1 << 14
+    for half in (0, 1):
+        for first in range(0, pairs, step):
+            commit_all(store, {b"T%08d" % (3 * number + half): b"" for number in range(first, first + step)})
+        store._db.compact_range(None, None)
+    assert len(store._db.live_files()) == 1
+    missing = [b"T%08d" % (3 * number + 2) for number in range(pairs // 2, pairs // 2 + 1_001)]
+    assert store.get(missing.pop()) is None
+
+    before = bytes_read()
+    # As new ids do, all lie close to each other.
+    assert [store.get(key) for key in missing] == [None] * 1_000
+
+    assert bytes_read() - before < 1 << 20
+    store.close()
+
+
+def bytes_read() -> int:
+    """Return how many bytes this process has asked the system for, from its cache or the disk."""
+    return int(Path("/proc/self/io").read_text().split()[1])
