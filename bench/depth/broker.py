@@ -97,7 +97,9 @@ class DeepBroker:
         async def call() -> None:
             nonlocal count
             while frame := list(islice(remaining, FRAME_TASKS)):
-                count += len(await self.client.enqueue_many(frame))
+                await self.client.enqueue_many(frame)
+                # Not in one step with the waiting: the others count meanwhile.
+                count += len(frame)
 
         began = time.monotonic()
         await asyncio.gather(*(call() for _ in range(FRAMES_IN_FLIGHT)))
