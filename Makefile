@@ -13,12 +13,14 @@ GENERATORS := scripts/unasync.py scripts/settings_docs.py
 SERVE_APP ?= examples.stdlib_index:app
 # Extra words for the program behind a target: make test ARGS="-k lease -x".
 ARGS ?=
+# What `make fuzz-guided` attacks.
+TARGET ?= broker
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test sim chaos fuzz soak bench depth run serve format clean
+.PHONY: help venv check test sim chaos fuzz fuzz-guided soak bench depth run serve format clean
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## Make .venv with everything needed to work on tq
 
@@ -48,6 +50,10 @@ chaos: $(STAMP) ## Press real processes hard for minutes, then simulate seed aft
 fuzz: $(STAMP) ## Attack the protocol with harmed frames (ARGS="--frames 10000000" for the long form)
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
+fuzz-guided: $(STAMP) ## Attack it steered by what is covered (TARGET=broker, client or service; ARGS="-runs=1000000")
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.guided $(TARGET) $(ARGS)
+
 soak: $(STAMP) ## Load a real broker under accidents, and see what grows (ARGS="--tasks 5000000" for the long form)
 	$(BIN)/python -m bench.soak $(ARGS)
 
@@ -69,5 +75,5 @@ format: $(STAMP) ## Format the code, mend what lint can mend, write the generate
 	@set -e; for generator in $(GENERATORS); do $(BIN)/python $$generator; done
 
 clean: ## Remove .venv, caches and built files, and the data of `make serve`
-	rm -rf $(VENV) .bench .run .soak dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench .run .soak .fuzz dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
