@@ -70,7 +70,7 @@ def live(tasks: int, *, keeps: bool) -> Broker:
         done = [Done(delivery.token, index, result) for index in range(len(delivery.records))]
         broker.do(c.Settle(SESSION, done, []), phase="settle")
     broker.now += 2 * MINUTE
-    broker.do(c.Beat(SESSION, 1, None))
+    broker.do(c.Beat(SESSION, 1))
     while keeps and broker.engine.next_tick(broker.now) <= broker.now:
         broker.do(c.Tick(), phase="expire")
     return broker

@@ -188,6 +188,10 @@ def test_a_hanging_handler_holds_up_no_other(pools: dict[str, Served], pool: str
     for handle in handles:
         with pytest.raises(TaskDead, match="TaskTimeout"):
             handle.result(timeout=20)
+    # What cannot be ended is there to be seen.
+    name = handlers.DEAF[pool].name
+    shown = until(lambda: [view for view in json.loads(fleet.admin("workers", "--json").stdout) if view["stuck"]])
+    assert name in shown[0]["stuck"]
 
 
 # ------------------------------------------------------------------------------------ blocked, hung, unknown

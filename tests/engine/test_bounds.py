@@ -69,7 +69,7 @@ def dead_are_redriven(driver: Driver, worker: bytes, ids: list[bytes]) -> None:
 def dead_are_forgotten(driver: Driver, worker: bytes, ids: list[bytes]) -> None:
     fail_all(driver, worker, reject=True)
     driver.now += driver.settings.dead_retention_ms + 2_000
-    driver.do(c.Beat(worker, driver.now, None))
+    driver.do(c.Beat(worker, driver.now))
     driver.tick()
     assert driver.queue().dead == 0
 
@@ -100,7 +100,7 @@ def waiting_are_cancelled(driver: Driver, worker: bytes, ids: list[bytes]) -> No
 def results_are_kept_and_expire(driver: Driver, worker: bytes, ids: list[bytes]) -> None:
     driver.complete(worker, *driver.take(worker), result=bytes(Random(1).randint(0, 5_000)))
     driver.now += 4_000_000
-    driver.do(c.Beat(worker, driver.now, None))
+    driver.do(c.Beat(worker, driver.now))
     driver.tick()
     assert driver.get(ids[0]) is None
 
@@ -198,11 +198,11 @@ def test_the_marks_of_a_full_window_are_made_in_changes_that_may_be() -> None:
 def test_tasks_that_are_over_their_time_in_many_deliveries_come_back_in_changes_that_may_be() -> None:
     driver = Measured(checked=False)
     worker, held = full_window(driver)
-    driver.do(c.Beat(worker, 1, None))
+    driver.do(c.Beat(worker, 1))
     driver.start(worker, *[each for each in held if not each.index])
     timeout_ms = held[0].record.spec.timeout_ms
     driver.now += timeout_ms + driver.settings.grace_ms
-    driver.do(c.Beat(worker, 2, None))
+    driver.do(c.Beat(worker, 2))
 
     driver.tick()
 

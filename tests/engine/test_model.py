@@ -629,7 +629,7 @@ class EngineMachine(RuleBasedStateMachine):
         """Let time pass, in which *sessions* are heard of, and then all happen that it brings."""
         self.now += ms
         for session in sessions:
-            self.run(c.Beat(session, self.now, None), dispatch=False)
+            self.run(c.Beat(session, self.now), dispatch=False)
             self.seen[session] = self.now
             self.settle_batch()
         self.model.pass_time(self.now, self.seen)

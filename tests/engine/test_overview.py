@@ -154,7 +154,7 @@ def test_workers_that_know_very_many_tasks_are_told_in_pages_that_fit() -> None:
     tasks = [f"{number:04}".ljust(255, "\N{SNOWMAN}") for number in range(1_000)]
     long = "\N{SNOWMAN}" * 100_000
     sessions = [register(driver, number, WorkerInfo(long, long, 1, long, 1, tasks, long)) for number in range(1, 20)]
-    driver.do(c.Beat(sessions[0], 1, long), dispatch=False)
+    driver.do(c.Beat(sessions[0], 1, long, [long] * 10_000), dispatch=False)
 
     told = worker_pages(driver, 1_000)
 

@@ -44,7 +44,7 @@ def test_a_session_is_not_taken_over_without_its_secret() -> None:
         c.SetWindow(SESSION, 1, 1),
         c.MarkStarted(SESSION, []),
         c.Release(SESSION, []),
-        c.Beat(SESSION, 1, None),
+        c.Beat(SESSION, 1),
         c.Leave(SESSION),
         c.Settle(SESSION, [], []),
     ],
@@ -70,7 +70,7 @@ def test_a_silent_worker_is_forgotten_and_its_tasks_go_to_others() -> None:
     assert driver.lost == {worker: [each.place for each in held]}
     assert [view.session for view in driver.do(c.ListWorkers())[0]] == [other]
     assert driver.last.writes == {}
-    driver.refused(c.Beat(worker, 1, None), SessionUnknown)
+    driver.refused(c.Beat(worker, 1), SessionUnknown)
 
 
 @pytest.mark.parametrize("sign", ["beat", "started", "settle"])
@@ -286,6 +286,18 @@ def test_a_worker_is_shown_with_what_it_does() -> None:
 
     assert (view.queues, view.held, view.started, view.blocked_by) == (["a", "b"], 3, 2, "slow_one")
     assert (view.connected, view.isolating) == (True, False)
+
+
+def test_a_worker_is_shown_with_the_handlers_that_go_on_until_they_have_ended() -> None:
+    driver = Driver()
+    worker = driver.worker()
+
+    driver.do(c.Beat(worker, 1, stuck=["deaf", "deaf"]))
+    (before,) = driver.do(c.ListWorkers())[0]
+    driver.do(c.Beat(worker, 2, stuck=[]))
+    (after,) = driver.do(c.ListWorkers())[0]
+
+    assert (before.stuck, after.stuck) == (["deaf", "deaf"], [])
 
 
 def test_released_tasks_go_to_others_in_their_old_order() -> None:

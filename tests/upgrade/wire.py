@@ -176,10 +176,11 @@ ROWS_GROWN = frozenset({"Hello", "Workers"})
 # What says something in the fields that were added since; those above do not, and keep their bytes.
 GROWN: list[msgspec.Struct] = [
     m.Hello(m.MAGIC, 1, m.Role.WORKER, "tq 2", SESSION, SECRET, INFO_GROWN, version_max=2),
+    m.Heartbeat(12345, "mail.send", ["report.build", "report.build"]),
     m.ListQueues(None, 100, b"cursor"),
     m.Queues([QUEUE], b"cursor"),
     m.ListWorkers(100, b"cursor"),
-    m.Workers([msgspec.structs.replace(WORKER, info=INFO_GROWN)], b"cursor"),
+    m.Workers([msgspec.structs.replace(WORKER, info=INFO_GROWN, stuck=["report.build"])], b"cursor"),
 ]
 
 

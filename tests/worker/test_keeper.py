@@ -39,11 +39,23 @@ def test_a_loop_that_turns_is_not_blocked(caplog: pytest.LogCaptureFixture) -> N
 
     for _ in range(20):
         look(beats, 4)
-        pulse.beat()
+        pulse.beat([])
     beats.look()
 
     assert beats.heartbeat() == Heartbeat(20, None)
     assert not caplog.records
+
+
+def test_a_heartbeat_names_some_of_the_handlers_that_are_stuck() -> None:
+    pulse = Pulse()
+    beats = heartbeats(pulse)
+
+    pulse.beat(["deaf"] * 100)
+    some = beats.heartbeat()
+    pulse.beat([])
+
+    assert some.stuck == ["deaf"] * 16
+    assert beats.heartbeat().stuck == []
 
 
 def test_after_over_a_second_without_a_turn_the_task_is_named_once_and_its_place_is_logged(
@@ -51,7 +63,7 @@ def test_after_over_a_second_without_a_turn_the_task_is_named_once_and_its_place
 ) -> None:
     pulse = Pulse()
     beats = heartbeats(pulse)
-    pulse.beat()
+    pulse.beat([])
 
     look(beats, 5)
     before = beats.heartbeat()
@@ -68,7 +80,7 @@ def test_a_loop_that_turns_again_is_not_blocked_any_more(caplog: pytest.LogCaptu
     beats = heartbeats(pulse)
     look(beats, 10)
 
-    pulse.beat()
+    pulse.beat([])
     beats.look()
 
     assert beats.heartbeat() == Heartbeat(1, None)
@@ -208,7 +220,7 @@ async def test_on_a_loop_alone_heartbeats_come_from_the_loop() -> None:
     broker = ScriptedBroker()
     keeper = LoopKeeper(broker, lambda: 0.9)
     pulse = Pulse()
-    pulse.beat()
+    pulse.beat([])
 
     keeper.start(pulse, identity())
     await broker.until(lambda: len(broker.of(Heartbeat)) == 1)

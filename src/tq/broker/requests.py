@@ -135,7 +135,8 @@ def _release(
 def _heartbeat(
     host: Answering, session: Session, message: messages.Heartbeat, now: int, changes: Changes
 ) -> messages.Ok:
-    host.engine.apply(commands.Beat(_worker(session), message.progress, message.blocked_by), now, changes)
+    beat = commands.Beat(_worker(session), message.progress, message.blocked_by, message.stuck)
+    host.engine.apply(beat, now, changes)
     return messages.Ok()
 
 

@@ -54,6 +54,9 @@ LABELS_MAX = 16
 LABEL_CHARACTERS_MAX = 128
 """Characters of the key, and of the value, of a label."""
 
+STUCK_MAX = 16
+"""Tasks that one heartbeat names whose handlers go on although they were given up: to be shown, like labels."""
+
 PAGE_MAX = 1_000
 """Entries on one page of a list; it has fewer where they do not fit an answer."""
 

@@ -26,7 +26,8 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the broker tells about one worker.
 
     ``held`` counts the tasks under its leases, ``started`` those it said are running;
-    ``blocked_by`` names the task that keeps its event loop from turning, if any.
+    ``blocked_by`` names the task that keeps its event loop from turning, if any; ``stuck`` those that
+    were given up, at their timeouts for one, and whose handlers still run (up to `STUCK_MAX`, one for each).
     """
 
     session: bytes
@@ -39,3 +40,4 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     started: int
     isolating: bool = False
     blocked_by: str | None = None
+    stuck: list[str] = []

@@ -108,7 +108,8 @@ class Beat(Command[None], frozen=True, gc=False):
 
     session: bytes
     progress: int
-    blocked_by: str | None
+    blocked_by: str | None = None
+    stuck: list[str] = []
 
 
 class Disconnect(Command[None], frozen=True, gc=False):

@@ -103,7 +103,9 @@ class Custody:
 
     def beat(self, command: commands.Beat, now: int, changes: Changes) -> None:
         """Note that a worker lives."""
-        self._workers.known(command.session).beat(command.progress, command.blocked_by, now)
+        worker = self._workers.known(command.session)
+        worker.beat(command.progress, now)
+        worker.blocked_by, worker.stuck = command.blocked_by, command.stuck
 
     def disconnect(self, command: commands.Disconnect, now: int, changes: Changes) -> None:
         """Note that a worker's connection ended: its leases go on for their time."""

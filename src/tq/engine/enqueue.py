@@ -41,7 +41,7 @@ from tq.engine.rows import (
 )
 
 # Programs reuse a handful of specs; one that makes a new one for each task must not fill the memory with them.
-SPECS_MAX = 4_096
+SPECS_MAX = 16_384
 # How far ahead of the broker's clock a frame id may be: the client corrected its clock by the Welcome.
 _AHEAD_MS_MAX = 10 * MINUTE
 

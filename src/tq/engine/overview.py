@@ -11,7 +11,7 @@ import msgspec
 
 from tq.core.errors import BatchTooLarge, InvalidArgument
 from tq.core.ids import ID_BYTES
-from tq.core.limits import LABEL_CHARACTERS_MAX, LABELS_MAX, NAME_LENGTH_MAX, PAGE_MAX
+from tq.core.limits import LABEL_CHARACTERS_MAX, LABELS_MAX, NAME_LENGTH_MAX, PAGE_MAX, STUCK_MAX
 from tq.core.queue import QueueView
 from tq.core.times import Timestamp
 from tq.core.worker import WorkerView
@@ -156,6 +156,7 @@ def _view_of_worker(worker: WorkerSession, started: int) -> tuple[WorkerView, in
         for key, value in islice(info.labels.items(), LABELS_MAX)
     }
     blocked_by = None if worker.blocked_by is None else worker.blocked_by[:NAME_LENGTH_MAX]
+    stuck = [task[:NAME_LENGTH_MAX] for task in worker.stuck[:STUCK_MAX]]
     view = WorkerView(
         session=worker.session,
         info=msgspec.structs.replace(
@@ -169,8 +170,9 @@ def _view_of_worker(worker: WorkerSession, started: int) -> tuple[WorkerView, in
         started=started,
         isolating=worker.isolating,
         blocked_by=blocked_by,
+        stuck=stuck,
     )
-    shown = (*texts, blocked_by or "", *tasks, *queues, *labels, *labels.values())
+    shown = (*texts, blocked_by or "", *stuck, *tasks, *queues, *labels, *labels.values())
     return view, _VIEW_BYTES + sum(map(_text_bytes, shown))
 
 

@@ -28,6 +28,7 @@ class WorkerSession:
 
     ``isolating``: it holds a suspect alone; ``reserved``: it is being emptied for one;
     ``reads``: what it was sent does not pile up; ``sent_bytes``: handed to it in this batch;
+    ``stuck``: tasks that it gave up and whose handlers still run;
     ``stuck_at``: when a heartbeat first said that its loop had not turned since the one before;
     ``relieved``: it is stalled, and all that it had not started was taken back.
     """
@@ -35,7 +36,7 @@ class WorkerSession:
     __slots__ = (
         "blocked_by", "connected", "held_bytes", "held_tasks", "info", "isolating", "names", "progress", "queues",
         "reads", "registered_at", "relieved", "reserved", "secret_hash", "seen_at", "sent_bytes", "session", "stalled",
-        "stuck_at", "window_bytes", "window_tasks",
+        "stuck", "stuck_at", "window_bytes", "window_tasks",
     )  # fmt: skip
 
     def __init__(self, session: bytes, row: WorkerRow, now: int) -> None:
@@ -47,6 +48,7 @@ class WorkerSession:
         self.seen_at = now
         self.connected = False
         self.blocked_by: str | None = None
+        self.stuck: list[str] = []
         self.queues: list[str] = []
         self.window_tasks = 0
         self.window_bytes = 0
@@ -61,10 +63,9 @@ class WorkerSession:
         self.stalled = False
         self.relieved = False
 
-    def beat(self, progress: int, blocked_by: str | None, now: int) -> None:
+    def beat(self, progress: int, now: int) -> None:
         """Note a heartbeat, and whether its loop has turned since the last."""
         self.seen_at = now
-        self.blocked_by = blocked_by
         if progress != self.progress:
             self.progress = progress
             self.turned()

@@ -16,9 +16,15 @@ _DECODERS: dict[int, msgspec.msgpack.Decoder[msgspec.Struct]] = {
 }
 # The decoder quotes values that it refuses, however long they are; the text goes into a log, and into a frame.
 _REASON_CHARACTERS_MAX = 300
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
 # Of the messages that have grown: the defaults of what was added at their ends.
 _ADDED: dict[type[msgspec.Struct], list[object]] = {
-    row.kind: [field.default for field in msgspec.structs.fields(row.kind)[-row.added :]]
+    row.kind: [_default(field) for field in msgspec.structs.fields(row.kind)[-row.added :]]
     for row in MESSAGES.values()
     if row.added
 }

@@ -22,6 +22,7 @@ from tq import __version__
 from tq.client.dialer import Dialer
 from tq.core.errors import BrokerUnavailable, ConfigError
 from tq.core.lease import DeliveryRef
+from tq.core.limits import STUCK_MAX
 from tq.protocol.messages import MAGIC, VERSIONS, Heartbeat, Hello, Role, Started
 from tq.protocol.reconnect import backoff
 from tq.protocol.session import ClientSession, Dismissed
@@ -41,19 +42,21 @@ _READ_BYTES = 65_536
 
 
 class Pulse:
-    """What the event loop shows to its keeper: a counter that it moves as long as it turns, and what it has begun.
+    """What the event loop shows to its keeper: that it turns, what it has begun, and what it has given up in vain.
 
-    *begun* names the tasks that run and may not be marked as started; it is called from
-    the keeper's thread.
+    ``stuck`` are the names of given up tasks whose handlers still run.  *begun* names the
+    tasks that run and may not be marked as started; it is called from the keeper's thread.
     """
 
     def __init__(self, begun: Callable[[], list[DeliveryRef]] = list) -> None:
         self.progress = 0
+        self.stuck: list[str] = []
         self.begun = begun
 
-    def beat(self) -> None:
-        """Note that the loop has turned."""
+    def beat(self, stuck: list[str]) -> None:
+        """Note that the loop has turned, and what is stuck by now."""
         self.progress += 1
+        self.stuck = stuck
 
 
 FindBlock = Callable[[], tuple[str, str] | None]
@@ -97,7 +100,7 @@ class Heartbeats:
 
     def heartbeat(self) -> Heartbeat:
         """Return what to say now."""
-        return Heartbeat(max(self._seen, 0), self._blocked_by)
+        return Heartbeat(max(self._seen, 0), self._blocked_by, self._pulse.stuck[:STUCK_MAX])
 
 
 def block_finder(loop: asyncio.AbstractEventLoop, thread_id: int) -> FindBlock:

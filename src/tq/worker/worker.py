@@ -210,7 +210,7 @@ class Worker:
 
     async def _tick(self, pulse: Pulse, dispatcher: Dispatcher, link: Link) -> None:
         while True:
-            pulse.beat()
+            pulse.beat(self.stuck)
             dispatcher.tick()
             link.tick()
             if self._state_file is not None:

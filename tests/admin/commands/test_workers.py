@@ -8,7 +8,13 @@ from tq.core.times import Timestamp
 from tq.core.worker import WorkerInfo, WorkerView
 
 
-def view(*, connected: bool = True, blocked_by: str | None = None, isolating: bool = False) -> WorkerView:
+def view(
+    *,
+    connected: bool = True,
+    blocked_by: str | None = None,
+    isolating: bool = False,
+    stuck: list[str] | None = None,
+) -> WorkerView:
     return WorkerView(
         session=b"\x01" * 16,
         info=WorkerInfo("w1", "host", 4_321, "async", 100, ["mail.send"], "1", {"zone": "eu", "gpu": "a100"}),
@@ -20,6 +26,7 @@ def view(*, connected: bool = True, blocked_by: str | None = None, isolating: bo
         started=2,
         blocked_by=blocked_by,
         isolating=isolating,
+        stuck=stuck or [],
     )
 
 
@@ -50,7 +57,8 @@ def test_a_worker_is_a_row() -> None:
     [
         (view(connected=False, blocked_by="mail.send", isolating=True), "disconnected"),
         (view(blocked_by="mail.send", isolating=True), "blocked by mail.send"),
-        (view(isolating=True), "isolating a suspect"),
+        (view(isolating=True, stuck=["mail.send"]), "isolating a suspect"),
+        (view(stuck=["mail.send", "bills.make", "mail.send"]), "stuck: bills.make, mail.send x2"),
     ],
 )
 def test_the_most_pressing_ailment_is_told(ailing: WorkerView, told: str) -> None:

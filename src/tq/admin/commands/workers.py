@@ -1,5 +1,7 @@
 """Workers: who is connected, what they hold, and what ails them."""
 
+from collections import Counter
+
 from tq.admin.answer import Answer, Cell, Listing, at, document
 from tq.admin.operator import Operated
 from tq.core.worker import WorkerView
@@ -35,4 +37,11 @@ def _state(view: WorkerView) -> str:
         return "disconnected"
     if view.blocked_by is not None:
         return f"blocked by {view.blocked_by}"
-    return "isolating a suspect" if view.isolating else "connected"
+    if view.isolating:
+        return "isolating a suspect"
+    return f"stuck: {_counted(view.stuck)}" if view.stuck else "connected"
+
+
+def _counted(names: list[str]) -> str:
+    """Return *names* each once, with how many there are of it."""
+    return ", ".join(f"{name} x{count}" if count > 1 else name for name, count in sorted(Counter(names).items()))

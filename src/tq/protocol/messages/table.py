@@ -138,7 +138,7 @@ MESSAGES: dict[Type, Row] = {
     Type.STARTED: Row(Started, _WORKER | _KEEPER),
     Type.RELEASE: Row(Release, _WORKER),
     Type.REVOKE: Row(Revoke, None),
-    Type.HEARTBEAT: Row(Heartbeat, _KEEPER, Ok),
+    Type.HEARTBEAT: Row(Heartbeat, _KEEPER, Ok, added=1),
     Type.GOODBYE: Row(Goodbye, _WORKER, Ok),
     Type.LIST_QUEUES: Row(ListQueues, _CLIENT, Queues, added=2),
     Type.QUEUES: Row(Queues, None, added=1),

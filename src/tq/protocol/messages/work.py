@@ -82,11 +82,13 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The worker process lives.
 
     ``progress`` grows as long as its event loop turns; without that a worker keeps only what it has started.
-    ``blocked_by`` names the task that has kept it from turning, once that has lasted over a second.
+    ``blocked_by`` names the task that has kept it from turning, once that has lasted over a second;
+    ``stuck`` the tasks that were given up and whose handlers still run, one for each, up to `STUCK_MAX`.
     """
 
     progress: int
     blocked_by: str | None = None
+    stuck: list[str] = []
 
 
 class Goodbye(msgspec.Struct, frozen=True, array_like=True, gc=False):
