@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tq.app.app import App
-from tq.app.embedded import EmbeddedDialer, FileDialer, _Here, _here
+from tq.app.embedded import FileDialer, MemoryDialer, _Here, _here
 from tq.broker import embedded
 from tq.client import AsyncClient, SyncClient
 from tq.client.local import socket_path
@@ -25,7 +25,7 @@ def broker_threads() -> int:
 
 def test_the_broker_runs_from_the_first_connection_until_the_close() -> None:
     before = broker_threads()
-    dialer = EmbeddedDialer()
+    dialer = MemoryDialer()
     assert broker_threads() == before
 
     dialer.connect_blocking(1).close()
@@ -39,7 +39,7 @@ def test_the_broker_runs_from_the_first_connection_until_the_close() -> None:
 
 
 def test_a_closed_broker_is_not_started_again_behind_ones_back() -> None:
-    dialer = EmbeddedDialer()
+    dialer = MemoryDialer()
     dialer.connect_blocking(1).close()
     dialer.close()
 
@@ -87,7 +87,7 @@ def test_a_closed_dialer_of_a_directory_opens_it_anew(tmp_path: Path) -> None:
     dialer.close()
 
 
-async def _connect_async(dialer: EmbeddedDialer | FileDialer) -> None:
+async def _connect_async(dialer: MemoryDialer | FileDialer) -> None:
     transport = await dialer.connect(asyncio.Protocol)
     transport.abort()
 
@@ -220,11 +220,9 @@ class _Slow:
         return broker
 
 
-def slow_dialer(
-    kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[EmbeddedDialer | FileDialer, _Slow]:
+def slow_dialer(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[MemoryDialer | FileDialer, _Slow]:
     if kind == "memory":
-        return EmbeddedDialer(), _Slow(monkeypatch, "open_memory")
+        return MemoryDialer(), _Slow(monkeypatch, "open_memory")
     return FileDialer(directory), _Slow(monkeypatch, "check_directory")
 
 
@@ -274,7 +272,7 @@ def test_a_broker_on_memory_that_cannot_start_is_unavailable_until_it_can(monkey
     def fail() -> embedded.EmbeddedBroker:
         raise StoreError("it did not start")
 
-    dialer = EmbeddedDialer()
+    dialer = MemoryDialer()
     with monkeypatch.context() as patched:
         patched.setattr(embedded, "open_memory", fail)
         with pytest.raises(BrokerUnavailable, match="cannot start: it did not start"):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.client.scripted import ScriptedBroker
-from tq.app.embedded import EmbeddedDialer
+from tq.app.embedded import MemoryDialer
 from tq.client.dialer import Dialer
 
 
@@ -19,6 +19,6 @@ def scripted() -> Iterator[ScriptedBroker]:
 @pytest.fixture
 def broker() -> Iterator[Dialer]:
     """The way to a real broker, on memory, that is gone after the test."""
-    dialer = EmbeddedDialer()
+    dialer = MemoryDialer()
     yield dialer
     dialer.close()

@@ -158,7 +158,7 @@ async def test_arguments_that_do_not_fit_are_in_the_dead_letter_after_one_attemp
 
 async def test_a_handler_that_blocks_the_loop_is_named_and_loses_no_lease(caplog: pytest.LogCaptureFixture) -> None:
     broker = EmbeddedBroker(BrokerSettings(store="memory", heartbeat_ms=200, lease_ms=1_000))
-    dialer = _EmbeddedDialer(broker)
+    dialer = _MemoryDialer(broker)
     async with AsyncClient(dialer) as client, working(dialer):
         task_id = await client.enqueue(task("block", 2.5))
         (outcome,) = await ends(client, [task_id])
@@ -241,7 +241,7 @@ async def test_payloads_of_the_largest_size_cost_a_worker_no_connection(caplog: 
     assert "ended" not in caplog.text
 
 
-class _EmbeddedDialer:
+class _MemoryDialer:
     """The way to an embedded broker with settings of its own."""
 
     def __init__(self, broker: EmbeddedBroker) -> None:

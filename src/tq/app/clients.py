@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from tq.app.embedded import EmbeddedDialer, FileDialer
+from tq.app.embedded import FileDialer, MemoryDialer
 from tq.client import AsyncClient, Dialer, SyncClient, TcpDialer
 from tq.core.errors import ConfigError, UsageError
 from tq.protocol.endpoints import FILE_SCHEME, check_url, parse_directory
@@ -88,13 +88,13 @@ class Clients:
             dialer = self._dialer
             if dialer is None and self.url == MEMORY_URL:
                 # Never used, and closed for good all the same.
-                dialer = self._dialer = EmbeddedDialer()
+                dialer = self._dialer = MemoryDialer()
             # The broker of memory: is gone for good, and its dialer says so from now on: another would be empty.
-            if not isinstance(dialer, EmbeddedDialer):
+            if not isinstance(dialer, MemoryDialer):
                 self._dialer = None
         if client is not None:
             client.close()
-        if isinstance(dialer, EmbeddedDialer | FileDialer):
+        if isinstance(dialer, MemoryDialer | FileDialer):
             dialer.close()
 
     async def aclose(self) -> None:
@@ -152,6 +152,6 @@ def dialer_of(url: str) -> Dialer:
         ConfigError: It is of no known form.
     """
     if url == MEMORY_URL:
-        return EmbeddedDialer()
+        return MemoryDialer()
     directory = parse_directory(resolved(url))
     return TcpDialer.of(url) if directory is None else FileDialer(Path(directory))

@@ -32,7 +32,7 @@ _LASTING = {errno.EEXIST, errno.ENOTDIR, errno.EROFS, errno.EACCES, errno.EPERM,
 _T = TypeVar("_T")
 
 
-class EmbeddedDialer:
+class MemoryDialer:
     """A `tq.client.dialer.Dialer` of a broker that it starts itself, on memory, in a thread."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from tq.admin.answer import Answer
 from tq.admin.operator import Operator
 from tq.app.app import App
-from tq.app.embedded import EmbeddedDialer
+from tq.app.embedded import MemoryDialer
 from tq.client import SyncClient
 from tq.core.ids import TaskId
 from tq.core.retry import RetryPolicy
@@ -18,7 +18,7 @@ class Shop:
     """What the tests administer: a broker that starts empty."""
 
     def __init__(self) -> None:
-        self.dialer = EmbeddedDialer()
+        self.dialer = MemoryDialer()
         self.client = SyncClient(self.dialer)
         self.answer = True
         self.questions: list[str] = []
