@@ -128,8 +128,8 @@ class Enqueuer:
 
     def _check_specs(self, specs: list[TaskSpec]) -> list[bytes]:
         """Return *specs* as rows hold them, once it is sure that each has a place, or may have one."""
-        known = self._known
-        fresh = [spec for spec in specs if spec not in known]
+        found = [self._known.get(spec) for spec in specs]
+        fresh = [spec for spec, encoded in zip(specs, found, strict=True) if encoded is None]
         for spec in fresh:
             try:
                 spec.check()
@@ -137,7 +137,7 @@ class Enqueuer:
                 raise InvalidArgument(str(error)) from None
         if fresh:
             self._queues.check_room(fresh)
-        return [known.get(spec) or encode_spec(spec) for spec in specs]
+        return [encoded or encode_spec(spec) for spec, encoded in zip(specs, found, strict=True)]
 
     @moves(None, Step.ENQUEUE, writes=(READY,))
     def _write(self, command: Enqueue, specs: list[bytes], now: int, changes: Changes) -> list[tuple[int, str, str]]:
