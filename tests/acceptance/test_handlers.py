@@ -175,7 +175,7 @@ def test_a_copy_of_a_worker_does_not_go_on_in_its_event_loop(pools: dict[str, Se
     assert fleet.bind(handlers.forks_itself_async).enqueue("awaits").result(timeout=30) == (True, 1)
 
 
-# A thread keeps its seat: there are fewer that hang than seats, the cases above included.
+# Each keeps its seat, in threads and in the loop: there are fewer that hang than seats, the cases above included.
 @pytest.mark.parametrize(("pool", "hanging"), [("async", 8), ("thread", 1)])
 def test_a_hanging_handler_holds_up_no_other(pools: dict[str, Served], pool: str, hanging: int) -> None:
     fleet, _ = pools[pool]

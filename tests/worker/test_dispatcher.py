@@ -447,28 +447,50 @@ async def test_one_that_has_run_for_its_soft_timeout_is_reminded_once_and_stoppe
         assert rig.broker.failed[5, 0].failure.type == "TaskTimeout"
 
 
-async def test_one_that_does_not_heed_its_cancellation_is_abandoned_and_its_slot_is_used(
+async def test_one_that_does_not_heed_its_cancellation_is_abandoned_and_keeps_its_seat(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     gate = Gate()
     gate.heeds_cancellation = False
-    async with running(gate=gate.__call__, quick=quick, concurrency=1, prefetch=1) as rig:
-        rig.broker.deliver(5, record("gate", timeout_ms=1_000), record("quick", 7))
+    async with running(gate=gate.__call__, quick=quick, concurrency=2, prefetch=1) as rig:
+        rig.broker.deliver(5, record("gate", timeout_ms=1_000), record("gate"), record("quick", 7))
         await rig.turns()
 
         rig.tick(1.0)
         await gate.until(lambda gate: gate.cancelled == 1)
         rig.tick(5.0)
-        await rig.broker.until(lambda: (5, 1) in rig.broker.done)
-        stuck = rig.pool.stuck
+        await rig.broker.until(lambda: (5, 0) in rig.broker.failed)
+        await rig.turns()
+        stuck, done = rig.pool.stuck, dict(rig.broker.done)
         gate.open()
+        await rig.broker.until(lambda: (5, 2) in rig.broker.done)
         await rig.turns()
 
         assert (stuck, rig.pool.stuck) == (["gate"], [])
         assert rig.broker.failed[5, 0].failure.type == "TaskTimeout"
-        assert rig.broker.done == {(5, 1): 7}
+        assert done == {}
+        assert rig.broker.done == {(5, 1): "through", (5, 2): 7}
         assert "cannot be stopped" in caplog.text
         assert rig.dispatcher.holdings.is_empty
+
+
+async def test_however_many_do_not_heed_their_cancellation_no_more_run_than_there_are_seats() -> None:
+    gate = Gate()
+    gate.heeds_cancellation = False
+    async with running(gate=gate.__call__, concurrency=2, prefetch=4) as rig:
+        rig.broker.deliver(5, *(record("gate", timeout_ms=1_000) for _ in range(6)))
+        for _ in range(3):
+            await rig.turns()
+            rig.tick(1.0)
+            await rig.turns()
+            rig.tick(5.0)
+        await rig.broker.until(lambda: len(rig.broker.failed) == 2)
+        await rig.turns()
+        entered, closed = gate.entered, rig.broker.of(Window)[-1].tasks
+        gate.open()
+        await rig.broker.until(lambda: rig.broker.of(Window)[-1].tasks > 0)
+
+        assert (entered, closed) == (2, 0)
 
 
 @pytest.mark.parametrize("prefetch", [None, 1])

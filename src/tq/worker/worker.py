@@ -33,6 +33,7 @@ from tq.worker.link import Link
 from tq.worker.pools.aio import AsyncPool
 from tq.worker.pools.pool import Pool
 from tq.worker.pools.processes import ProcessPool, Upbringing
+from tq.worker.pools.seats import Seats
 from tq.worker.pools.threads import ThreadPool
 from tq.worker.state import StateFile
 
@@ -129,7 +130,7 @@ class Worker:
             case "async":
                 return AsyncPool(self._executor, concurrency)
             case "thread":
-                return ThreadPool(self._executor, concurrency)
+                return ThreadPool(self._executor, Seats(concurrency))
             case "process":
                 if upbringing is None:
                     raise ConfigError("the process pool needs to know where to import the app from, module:name")
@@ -139,7 +140,7 @@ class Worker:
 
     @property
     def stuck(self) -> list[str]:
-        """The names of tasks that were given up and whose handlers still run; those in threads keep their seats."""
+        """The names of tasks that were given up and whose handlers still run, and keep their seats."""
         return self._pool.stuck
 
     def request_stop(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import msgspec
+import pytest
 
 from tests.worker.pools.ends import Ends, running
 from tests.worker.rig import Gate
@@ -67,6 +68,32 @@ async def test_a_coroutine_is_cancelled_and_has_time_to_put_things_in_order() ->
     assert patience > 0
     assert isinstance(outcome, Failed)
     assert outcome.failure.type == "TaskTimeout"
+
+
+async def test_a_coroutine_deaf_to_its_cancellation_keeps_its_seat_until_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ends, gate = Ends(), Gate()
+    gate.heeds_cancellation = False
+    executor = Executor(registry(gate=gate.__call__), "w")
+    pool = AsyncPool(executor, 2)
+    await pool.start(ends)
+    assignment = running(executor, "gate")
+    pool.run(assignment)
+    await gate.until(lambda gate: gate.entered == 1)
+
+    assignment.stop = Stop.TIMEOUT
+    pool.interrupt(assignment)
+    pool.abandon(assignment)
+    await gate.until(lambda gate: gate.cancelled == 1)
+    stuck, seats = pool.stuck, pool.seats
+    gate.open()
+    await ends.until(lambda: pool.seats == 2)
+    await pool.stop()
+
+    assert (stuck, seats) == (["gate"], 1)
+    assert pool.stuck == []
+    assert "does not heed its cancellation; it keeps 1 of 2 seats until the handler returns, 1 are left" in caplog.text
 
 
 async def test_one_cancelled_before_its_first_step_ends_too() -> None:

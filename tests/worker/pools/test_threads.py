@@ -16,6 +16,7 @@ from tq.app.middleware import Middleware
 from tq.worker.assignment import Assignment, Failed, Stage, Stop
 from tq.worker.executor import Executor
 from tq.worker.middleware import Chain
+from tq.worker.pools.seats import Seats
 from tq.worker.pools.threads import ThreadPool, _raise_in
 
 
@@ -24,7 +25,7 @@ class Pool:
 
     def __init__(self, functions: dict[str, Callable[..., object]], concurrency: int) -> None:
         self.executor = Executor(registry(**functions), "w")
-        self.pool = ThreadPool(self.executor, concurrency)
+        self.pool = ThreadPool(self.executor, Seats(concurrency))
         self.ends = Ends()
 
     def run(self, name: str, *args: object) -> Assignment:

@@ -1,5 +1,8 @@
 """Handlers on the event loop: one `asyncio.Task` for each ``async def``, a thread for each ``def``.
 
+A coroutine that is deaf to its cancellation keeps its seat until it ends, as a thread does: there are never
+more of both than seats.
+
 Invariant: handlers that run side by side share nothing: each has its own asyncio task,
 and with it its own context variables.
 """
@@ -10,6 +13,7 @@ import functools
 from tq.worker.assignment import Assignment
 from tq.worker.executor import Executor, stopped
 from tq.worker.pools.pool import Listener
+from tq.worker.pools.seats import Seats
 from tq.worker.pools.threads import ThreadPool
 
 # A handler that is cancelled may have something to put in order first.
@@ -21,23 +25,24 @@ class AsyncPool:
 
     def __init__(self, executor: Executor, concurrency: int) -> None:
         self._executor = executor
-        self._threads = ThreadPool(executor, concurrency)
-        self._abandoned: set[asyncio.Task[None]] = set()
+        self._seats = Seats(concurrency)
+        self._threads = ThreadPool(executor, self._seats)
 
     @property
     def seats(self) -> int:
-        """How many coroutines and threads can run at once: a thread that is stuck keeps its seat."""
-        return self._threads.seats
+        """How many coroutines and threads can run at once, less those that are stuck."""
+        return self._seats.left
 
     @property
     def stuck(self) -> list[str]:
         """The names of the abandoned tasks whose handlers still run: in threads, or deaf to their cancellation."""
-        return sorted([*self._threads.stuck, *(task.get_name() for task in self._abandoned)])
+        return self._seats.stuck
 
     async def start(self, listener: Listener) -> None:
         """Make ready to run in the running loop; *listener* is told of each end."""
         self._loop = asyncio.get_running_loop()
         self._finished = listener.finished
+        self._seats_changed = listener.seats_changed
         await self._threads.start(listener)
 
     def run(self, work: Assignment) -> None:
@@ -68,13 +73,18 @@ class AsyncPool:
         return _CANCEL_S
 
     def abandon(self, work: Assignment) -> None:
-        """Leave a coroutine that does not heed its cancellation, or a thread, to itself."""
+        """Leave a coroutine that does not heed its cancellation, or a thread, to itself; it keeps its seat."""
         if isinstance(work.run_by, asyncio.Task):
-            # Someone must refer to a task, or the garbage collector may take it.
-            self._abandoned.add(work.run_by)
-            work.run_by.add_done_callback(self._abandoned.discard)
+            # This refers to the task, too: someone must, or the garbage collector may take it.
+            self._seats.keep(work, "its coroutine does not heed its cancellation")
+            work.run_by.add_done_callback(functools.partial(self._has_ended, work))
+            self._seats_changed()
         else:
             self._threads.abandon(work)
+
+    def _has_ended(self, work: Assignment, _task: asyncio.Task[None]) -> None:
+        self._seats.give_back(work)
+        self._seats_changed()
 
     def _never_ran(self, work: Assignment, task: asyncio.Task[None]) -> None:
         if task.cancelled():

@@ -13,20 +13,17 @@ inbox, the outbox, and the assignment it runs.
 import asyncio
 import contextvars
 import ctypes
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from tq.app.context import SoftTimeout
-from tq.core.ids import format_id
 from tq.worker.assignment import Assignment, Outcome, Stage
 from tq.worker.executor import Executor, reminded
 from tq.worker.pools.driver import Driver
 from tq.worker.pools.pool import Listener
-
-_log = logging.getLogger(__name__)
+from tq.worker.pools.seats import Seats
 
 # A coroutine that is cancelled may have something to put in order first.
 _CANCEL_S = 5.0
@@ -37,13 +34,12 @@ _JOIN_S = 1.0
 
 
 class ThreadPool:
-    """Up to *concurrency* threads, started when they are first needed."""
+    """Threads, as many as there are *seats*, started when they are first needed."""
 
-    def __init__(self, executor: Executor, concurrency: int) -> None:
-        self._concurrency = concurrency
+    def __init__(self, executor: Executor, seats: Seats) -> None:
+        self._seats = seats
         self._executor = executor
         self._threads: set[_Thread] = set()
-        self._stuck: dict[Assignment, object] = {}
         self._busy = 0
         self._inbox: SimpleQueue[Assignment | None] = SimpleQueue()
         self._outbox: deque[tuple[Assignment, Outcome]] = deque()
@@ -52,12 +48,12 @@ class ThreadPool:
     @property
     def seats(self) -> int:
         """How many threads there may be, less those that are stuck."""
-        return self._concurrency - len(self._stuck)
+        return self._seats.left
 
     @property
     def stuck(self) -> list[str]:
         """The names of the abandoned tasks whose handlers still run."""
-        return sorted(work.plan.name for work in self._stuck)
+        return self._seats.stuck
 
     async def start(self, listener: Listener) -> None:
         """Make ready to run; *listener* is told of each end, on the running loop."""
@@ -95,21 +91,14 @@ class ThreadPool:
 
     def abandon(self, work: Assignment) -> None:
         """Leave *work* to its thread, which has no seat for others until its handler returns."""
-        self._stuck[work] = work.run_by
-        _log.warning(
-            "task %s %s: its thread cannot be ended; it keeps 1 of %d seats until the handler returns, %d are left",
-            work.plan.name,
-            format_id(work.task.id),
-            self._concurrency,
-            self.seats,
-        )
+        self._seats.keep(work, "its thread cannot be ended")
         self._listener.seats_changed()
 
     async def stop(self) -> None:
         """End the idle threads; those that are stuck are daemons and end with the process."""
         for _ in self._threads:
             self._inbox.put(None)
-        for thread in self._threads.difference(self._stuck.values()):
+        for thread in self._threads.difference(self._seats.kept_by):
             thread.join(_JOIN_S)
         self._threads.clear()
 
@@ -144,13 +133,7 @@ class ThreadPool:
         while self._outbox:
             work, outcome = self._outbox.popleft()
             self._busy -= 1
-            if work in self._stuck:
-                del self._stuck[work]
-                _log.info(
-                    "task %s %s, which had been given up, has returned; its seat is free again",
-                    work.plan.name,
-                    format_id(work.task.id),
-                )
+            if self._seats.give_back(work):
                 self._listener.seats_changed()
             else:
                 self._listener.finished(work, outcome)
