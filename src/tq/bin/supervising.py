@@ -23,6 +23,9 @@ _log = logging.getLogger("tq.worker")
 
 # One that has lived so long did not die of its start: the next gets another first try.
 _PROVEN_S = 30.0
+FAILURES_OF_A_BURST_MAX = 3
+"""So many early failures in a row, and a burst, which is to end, gives a seat up."""
+
 _HEARD = (signal.SIGTERM, signal.SIGINT)
 
 Run = Callable[[int, int], int]
@@ -50,7 +53,11 @@ class Seat:
 
 
 class Supervisor:
-    """Keeps *count* processes that each do *run*; with *burst* one that ends in good order is not replaced."""
+    """Keeps *count* processes that each do *run*.
+
+    With *burst* one that ends in good order is not replaced, nor one that was the last of
+    `FAILURES_OF_A_BURST_MAX` to fail in a row.
+    """
 
     def __init__(self, count: int, run: Run, *, burst: bool) -> None:
         self._run = run
@@ -60,7 +67,7 @@ class Supervisor:
         self._code = 0
 
     def supervise(self) -> int:
-        """Return the exit code, once all have ended: 0 if each did in good order.
+        """Return the exit code, once all have ended: 0 if each did in good order, 1 if a burst gave a seat up.
 
         Raises:
             ConfigError: The system has no fork.
@@ -71,7 +78,7 @@ class Supervisor:
         heard = {*_HEARD, signal.SIGCHLD}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
         try:
-            while any(seat.pid is not None or seat.due_at is not None for seat in self._seats):
+            while self._is_busy:
                 self._start_what_is_due()
                 told = signal.sigtimedwait(heard, self._wait_s())
                 if told is not None and told.si_signo in _HEARD:
@@ -80,6 +87,11 @@ class Supervisor:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         return self._code
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether a process runs, or is due to."""
+        return any(seat.pid is not None or seat.due_at is not None for seat in self._seats)
 
     def _wait_s(self) -> float:
         due = [seat.due_at for seat in self._seats if seat.due_at is not None]
@@ -151,11 +163,18 @@ class Supervisor:
             self._stop()
             self._code = EXIT_USAGE
             return
+        how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         wait_s = seat.ended(time.monotonic())
-        _log.warning(
-            "worker process %d (number %d) ended: %s; another starts in %g s",
-            pid,
-            seat.number,
-            f"exit code {code}" if code >= 0 else f"signal {-code}",
-            wait_s,
-        )
+        if self._is_burst and seat.failures >= FAILURES_OF_A_BURST_MAX:
+            seat.due_at = None
+            self._code = 1
+            _log.error(
+                "worker process %d (number %d) ended: %s; it was failure %d in a row: "
+                "no other is started in this burst, which fails once the others have ended",
+                pid,
+                seat.number,
+                how,
+                seat.failures,
+            )
+            return
+        _log.warning("worker process %d (number %d) ended: %s; another starts in %g s", pid, seat.number, how, wait_s)
