@@ -937,3 +937,27 @@ async def test_a_worker_that_comes_back_without_its_thousands_of_tasks_is_welcom
     await settle()
     (queue,) = client.received()[-1].queues
     assert (queue.ready, queue.running) == (3_000, 0)
+
+
+async def test_a_sweep_drops_nothing_of_what_a_worker_said_with_its_last_breath() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker = await bench.client(), await bench.worker()
+    enqueue = bench.enqueue()
+    client.send(enqueue)
+    await settle()
+    (deliver,) = worker.received()
+    client.received()
+
+    worker.send(messages.Settle([Done(deliver.token, 0, b"\x2a")]))
+    worker.session.data_received(HEADER.pack(1_000, 35, 0, 2) + b"x")
+    bench.service._sweep_at = 0.0
+    bench.service._dismiss_the_silent()
+    worker.session.connection_lost(None)
+    bench.service._sweep_at = 0.0
+    bench.service._dismiss_the_silent()
+    client.send(messages.Get([enqueue.tasks[0].id]))
+    await settle()
+
+    (answer,) = client.received()
+    assert answer.tasks[0].state.value == "completed"
+    assert len(bench.service._connections) == 1

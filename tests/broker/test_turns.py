@@ -235,3 +235,16 @@ async def test_clients_have_a_turn_though_workers_fill_batch_after_batch(size: i
     assert settled * size < 3 * (WRITTEN_BYTES_MAX + size)
     await settle(200)
     assert settled + worker.received().count(messages.Settled()) == 40
+
+
+async def test_a_worker_whose_last_words_are_dropped_before_its_turn_is_forgotten() -> None:
+    bench = await Bench(MemoryStore()).start()
+    worker = await bench.worker()
+
+    worker.send(messages.Window(1, 1))
+    worker.session.connection_lost(None)
+    worker.session.void()
+    await settle()
+
+    assert len(bench.service._connections) == 0
+    assert bench.service._connections.workers == 0

@@ -177,6 +177,9 @@ class BrokerService:
             self._forget(session)
 
     def _forget(self, session: Session) -> None:
+        """End *session*, whose connection is lost; a second call does nothing."""
+        if self._connections.numbered(session.number) is None:
+            return
         session.end()
         worker = self._connections.remove(session)
         if self._commit.is_closed:
@@ -296,6 +299,8 @@ class BrokerService:
         if at >= self._sweep_at:
             self._sweep_at = at + SWEEP_S
             for session in self._connections:
+                if session.is_gone:
+                    continue  # It is ended once its last words have had their turn.
                 if session.is_leaving_late():
                     session.abort()
                 elif session.is_stuck():

@@ -122,6 +122,8 @@ class Turns:
         *until* is the instant at which a client's turn ends.
         """
         if session.is_gone and not session.asks:
+            # What it had said last was served by then, or was dropped with its inbox.
+            self._forget(session)
             return
         served = 0
         bytes_max = session.inbox_bytes if until is None else TURN_BYTES
