@@ -1,7 +1,7 @@
 """The service: what leaves it, when, and what happens when something breaks."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import pytest
@@ -961,3 +961,54 @@ async def test_a_sweep_drops_nothing_of_what_a_worker_said_with_its_last_breath(
     (answer,) = client.received()
     assert answer.tasks[0].state.value == "completed"
     assert len(bench.service._connections) == 1
+
+
+@pytest.mark.parametrize("broken", ["pressure.check", "_connections.silent", "engine.next_tick"])
+async def test_a_bug_in_the_passage_of_time_stops_the_service(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = await Bench(MemoryStore()).start()
+    client = await bench.client()
+    part, name = broken.split(".")
+    monkeypatch.setattr(getattr(bench.service, part), name, lambda *_: 1 / 0)
+
+    bench.pass_time(250)
+    await settle()
+
+    assert isinstance(bench.service.failed and bench.service.failed.exception(), ZeroDivisionError)
+    assert client.wire.closed
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda worker: worker.session.connection_lost(None),
+        lambda worker: worker.session.pause_writing(),
+    ],
+)  # fmt: skip
+async def test_a_bug_in_what_a_connection_tells_stops_the_service(
+    happens: Callable[[Peer], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await Bench(MemoryStore()).start()
+    worker, client = await bench.worker(), await bench.client()
+    monkeypatch.setattr(bench.service.engine, "apply", lambda *_: 1 / 0)
+
+    happens(worker)
+    await settle()
+
+    assert isinstance(bench.service.failed and bench.service.failed.exception(), ZeroDivisionError)
+    assert client.wire.closed
+
+
+async def test_a_bug_in_what_comes_after_a_commit_stops_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stalling()
+    bench = await Bench(store).start()
+    client = await bench.client()
+    store.stall()
+    client.send(bench.enqueue())
+    await settle()
+    monkeypatch.setattr(bench.service._turns, "take_up_unfinished", lambda: 1 / 0)
+
+    store.resume()
+    await settle()
+
+    assert isinstance(bench.service.failed and bench.service.failed.exception(), ZeroDivisionError)
+    assert client.wire.closed

@@ -143,6 +143,17 @@ def test_health_names_the_store_and_its_durability(tmp_path: Path) -> None:
     assert store.health().kind == "rocksdb"
 
 
+def test_health_tells_what_rocksdb_raises(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "data")
+    store._db.close()
+
+    health = store.health()
+
+    assert "the store is closed" in (health.failure or "")
+    with pytest.raises(StoreError, match="the store is closed"):
+        store.close()
+
+
 def test_health_survives_the_loss_of_the_directory(tmp_path: Path) -> None:
     store = RocksStore(tmp_path / "data")
     (tmp_path / "data").rename(tmp_path / "elsewhere")

@@ -84,10 +84,9 @@ class GroupCommit:
             if done.result() is not Commit.COMMITTED:
                 raise StoreError("the store belongs to another broker now")
             self._committed(batch, began)
+            self._go_on()
         except Exception as error:  # noqa: BLE001 - a bug: fail-stop, as a failed commit
             self._fail(error)
-            return
-        self._go_on()
 
     def _committed(self, batch: Batch, began: float) -> None:
         self.commits += 1

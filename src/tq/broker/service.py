@@ -12,6 +12,7 @@ failed, or a bug, nothing is said at all, and the service stops.
 """
 
 import asyncio
+from collections.abc import Callable
 from itertools import count
 
 from tq.broker.batch import Batch
@@ -159,6 +160,9 @@ class BrokerService:
 
     def reading(self, session: Session, *, reads: bool) -> None:
         """*session*'s peer no longer reads what it is sent, or does again: a worker gets no tasks meanwhile."""
+        self._guarded(self._note_reading, session, reads)
+
+    def _note_reading(self, session: Session, reads: bool) -> None:  # noqa: FBT001 - passed on by `reading`
         if self._connections.speaks(session):
             assert session.worker is not None
             self._apply_quietly(SetReading(session.worker, reads))
@@ -171,6 +175,9 @@ class BrokerService:
         What a worker said with its last breath still counts: an outcome, or that a task had
         started which then killed it.  It waits for its turn like everything else.
         """
+        self._guarded(self._forget_in_turn, session)
+
+    def _forget_in_turn(self, session: Session) -> None:
         if session.asks and self._connections.speaks(session) and not self._commit.is_closed:
             self.arrived(session)
         else:
@@ -248,20 +255,19 @@ class BrokerService:
 
         Time passes after what has come is served: heartbeats count before anything is over.
         """
+        self._guarded(self._take_turn, time_passes)
+
+    def _take_turn(self, time_passes: bool) -> None:  # noqa: FBT001 - passed on by `_turn`
         if self._turn_due is not None:
             self._turn_due.cancel()
             self._turn_due = None
         if self._commit.is_closed:
             return
-        try:
-            now = self._clock.now()
-            self._turns.serve(now)
-            if time_passes and self.engine.next_tick(now) <= now and not self._batch.full:
-                self.engine.apply(Tick(), now, self._batch.changes)
-            self._commit.advance(now, hand_out=not self._stopping)
-        except Exception as error:  # noqa: BLE001 - a failed commit, or a bug: what the batch holds is not to be trusted
-            self._fail(error)
-            return
+        now = self._clock.now()
+        self._turns.serve(now)
+        if time_passes and self.engine.next_tick(now) <= now and not self._batch.full:
+            self.engine.apply(Tick(), now, self._batch.changes)
+        self._commit.advance(now, hand_out=not self._stopping)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -280,6 +286,9 @@ class BrokerService:
 
     def _tick(self) -> None:
         """Let time pass."""
+        self._guarded(self._pass_time)
+
+    def _pass_time(self) -> None:
         if self._stopping or self._commit.is_closed:
             return
         self.pressure.check()
@@ -308,6 +317,16 @@ class BrokerService:
         for session, reason in silent:
             session.write(session.dismiss(ProtocolViolation(reason)))
             session.close()
+
+    def _guarded(self, step: Callable[..., None], *arguments: object) -> None:
+        """Do *step*: all that the loop calls comes through here.
+
+        A failure that ended in the loop's own handler would leave a broker that looks well and lets no time pass.
+        """
+        try:
+            step(*arguments)
+        except Exception as error:  # noqa: BLE001 - a failed commit, or a bug: what the batch holds is not to be trusted
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         """Stop for good: nothing that is not durable has been said, and nothing more will be."""

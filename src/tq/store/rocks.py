@@ -214,9 +214,13 @@ class RocksStore:
     def health(self) -> Health:
         """Return the room on the disk and whether compaction keeps up."""
         stopped = delayed = 0
+        failure = self._failure
         if not self._is_closed:
-            stopped = self._db.property_int_value("rocksdb.is-write-stopped") or 0
-            delayed = self._db.property_int_value("rocksdb.actual-delayed-write-rate") or 0
+            try:
+                stopped = self._db.property_int_value("rocksdb.is-write-stopped") or 0
+                delayed = self._db.property_int_value("rocksdb.actual-delayed-write-rate") or 0
+            except Exception as error:  # noqa: BLE001 - told, not raised: the next commit fails of it, if it lasts
+                failure = failure or self._translated(error, "cannot be asked for its state")
         try:
             free = self._directory.free_bytes()
         except OSError:
@@ -228,7 +232,7 @@ class RocksStore:
             disk_free_bytes=free,
             is_write_stopped=stopped > 0,
             is_write_delayed=delayed > 0,
-            failure=None if self._failure is None else str(self._failure),
+            failure=None if failure is None else str(failure),
         )
 
     def close(self) -> None:
