@@ -30,7 +30,6 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "broker/commit.py": "tests/broker/test_service.py: what waits for a commit, and what ends with a failed one",
     "broker/connections.py": "tests/broker/test_service.py: who speaks for a worker, and who is let go",
     "broker/pressure.py": "tests/broker/test_service.py: a full disk, a store that is behind, a full buffer",
-    "broker/sources.py": "tests/broker/peers.py: each test of the service gives its own",
     "broker/sessions.py": "tests/broker/test_service.py: every test of it drives sessions over recorded transports",
     "engine/control.py": "tests/engine/test_operations.py, test_dispatch.py: purge, redrive, forget; pause and resume",
     "engine/custody.py": "tests/engine/test_leases.py, test_workers.py: all that workers do",

@@ -9,15 +9,16 @@ OFFSET_VARIABLE = "ACCEPTANCE_CLOCK_OFFSET"
 
 def main() -> int:
     """Run tq-broker; its wall clock is off by the milliseconds that the file of `OFFSET_VARIABLE` holds."""
-    from tq.bin import broker, serving  # noqa: PLC0415 - only in its own process
+    from tq.bin import broker  # noqa: PLC0415 - only in its own process
+    from tq.broker import sources  # noqa: PLC0415
 
     offset = Path(os.environ[OFFSET_VARIABLE])
-    honest = serving._wall_clock_ms
+    honest = sources._wall_clock_ms
 
     def wall_clock_ms() -> int:
         return honest() + (int(offset.read_text()) if offset.exists() else 0)
 
-    serving._wall_clock_ms = wall_clock_ms
+    sources._wall_clock_ms = wall_clock_ms
     return broker.main()
 
 

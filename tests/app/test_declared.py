@@ -154,3 +154,13 @@ def test_coroutine_methods_outside_a_loop_say_which_to_use(app: App) -> None:
     step = send.aenqueue()
     with pytest.raises(UsageError, match="outside coroutines use the method without the a"):
         step.send(None)
+
+
+def test_the_options_of_a_declared_task_cannot_be_assigned(app: App) -> None:
+    @app.task(queue="mail")
+    def send() -> None: ...
+
+    with pytest.raises(AttributeError):
+        send.spec = send.using(queue="other").spec  # type: ignore[misc]
+
+    assert send.spec.queue == "mail"

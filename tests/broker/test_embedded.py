@@ -19,7 +19,7 @@ from tq.core.errors import ConfigError, StoreError, StoreLocked
 from tq.core.task import Task
 from tq.protocol.codec import decode_message, encode_message
 from tq.protocol.frames import FrameReader
-from tq.protocol.messages import MAGIC, VERSIONS, Hello, Ping, Pong, Role, Welcome
+from tq.protocol.messages import MAGIC, VERSIONS, GetStats, Hello, Ping, Pong, Role, Stats, Welcome
 from tq.store.base import Commit
 from tq.store.memory import MemoryStore
 from tq.worker.config import WorkerSettings
@@ -47,6 +47,18 @@ def test_it_speaks_the_protocol_on_every_connection_it_gives() -> None:
         broker.close()
 
     assert [[type(reply) for reply in each] for each in replies] == [[Welcome, Pong]] * 2
+
+
+def test_its_figures_tell_the_memory_of_the_process() -> None:
+    broker = open_memory()
+    try:
+        with broker.connect() as sock:
+            _, stats = ask(sock, Hello(MAGIC, VERSIONS.first, Role.CLIENT), GetStats())
+    finally:
+        broker.close()
+
+    assert isinstance(stats, Stats)
+    assert stats.rss_bytes > 1_000_000
 
 
 def test_close_ends_its_connections_and_may_be_repeated() -> None:

@@ -2,7 +2,7 @@
 
 The object is still the function when called; its other methods put the call on a queue.
 
-Invariant: it is frozen: `DeclaredTask.using` returns another one, so options set in one
+Invariant: its options are frozen: `DeclaredTask.using` returns another one, so those set in one
 place are never seen in another.
 """
 
@@ -36,9 +36,14 @@ class DeclaredTask(Generic[P, C, R]):
 
     def __init__(self, handler: Handler, spec: TaskSpec, clients: Clients) -> None:
         functools.update_wrapper(self, handler.function)
-        self.spec = spec
+        self._spec = spec
         self._handler = handler
         self._clients = clients
+
+    @property
+    def spec(self) -> TaskSpec:
+        """Its options, as they are sent with each task."""
+        return self._spec
 
     @property
     def name(self) -> str:

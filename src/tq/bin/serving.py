@@ -6,11 +6,8 @@ closed last, after all that was acknowledged is in it.
 
 import asyncio
 import os
-import random
 import signal
-import time
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,13 +21,10 @@ from tq.bin.output import try_out
 from tq.broker.config import BrokerSettings, parse_address
 from tq.broker.opening import open_store
 from tq.broker.service import BrokerService
-from tq.broker.sources import Log, Sources
+from tq.broker.sources import Log, real_sources
 from tq.core.errors import StoreError
 from tq.server.tcp import bound, listen
 from tq.store.base import Store
-
-_STATM = Path("/proc/self/statm")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Exit(IntEnum):
@@ -87,9 +81,8 @@ class _Process:
             store.close()
 
     async def _serve(self, store: Store) -> Exit:
-        sources = Sources(_wall_clock_ms, time.monotonic, random.random, _rss_bytes)
         log = Log(self._log.info, self._log.warning, self._log.error)
-        service = BrokerService(store, self._settings, sources, log, version=__version__)
+        service = BrokerService(store, self._settings, real_sources(), log, version=__version__)
         try:
             await service.start()
         except StoreError as error:
@@ -165,15 +158,3 @@ class _Process:
             return
         self._log.info(f"{number.name}: stopping", drain_ms=self._settings.drain_ms)
         self._signalled.set()
-
-
-def _wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _rss_bytes() -> int:
-    """Return the memory that this process has in use; 0 where Linux's /proc is not."""
-    try:
-        return int(_STATM.read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
-    except OSError:
-        return 0

@@ -14,11 +14,9 @@ import ctypes
 import difflib
 import logging
 import os
-import random
 import socket
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -31,7 +29,7 @@ import msgspec
 from tq.broker.config import BrokerSettings
 from tq.broker.opening import check_installed, open_store
 from tq.broker.service import BrokerService
-from tq.broker.sources import Log, Sources
+from tq.broker.sources import Log, real_sources
 from tq.client.local import SOCKET_FILE, socket_path
 from tq.core.errors import BrokerUnavailable, ConfigError, StoreError
 from tq.core.quantities import parse_quantity, unit_of
@@ -184,8 +182,7 @@ class EmbeddedBroker:
     async def _live(self) -> None:
         self._store = store = self._open_store()
         try:
-            sources = Sources(lambda: time.time_ns() // 1_000_000, time.monotonic, random.random, lambda: 0)
-            service = BrokerService(store, self._settings, sources, standard_log(_log), version="embedded")
+            service = BrokerService(store, self._settings, real_sources(), standard_log(_log), version="embedded")
             await service.start()
             self._service = service
             listener = None if self._serve_in is None else self._listen(self._serve_in)
