@@ -1,7 +1,8 @@
 """The program: measures tq, the floor of this machine and the peers, and reports.
 
-0    all was measured
-1    something was not: a program did not do what it must, or a peer cannot be had
+0    all was measured, and is done
+1    something was not measured, as a program did not do what it must or a peer cannot be had;
+     or a figure of tq is below its bound, which a run with --quick is too short to say
 2    the command line is wrong
 130  interrupted, by SIGINT or SIGTERM; no program is left behind
 """
@@ -18,7 +19,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from bench import report
 from bench.environments import NotToBeHadError
-from bench.figures import FULL, QUICK
+from bench.figures import FULL, QUICK, Extent, Results, below_bound
 from bench.machine import describe
 from bench.run import SCENARIOS, measure, prepare
 from bench.systems.catalog import SYSTEMS
@@ -71,7 +72,15 @@ def bench(
         report.write_document(measurement, output or report.DOCUMENT)
     if output is None and is_whole:
         report.write_readme(measurement)
-    return EXIT_FAILED if results.failures else EXIT_OK
+    return exit_code(results, extent)
+
+
+def exit_code(results: Results, extent: Extent) -> int:
+    """Return the exit code of a run, and say which figures are below their bounds."""
+    below = [] if extent is QUICK else below_bound(results)
+    if below:
+        print(f"below the bound: {'; '.join(below)}", file=sys.stderr)
+    return EXIT_FAILED if below or results.failures else EXIT_OK
 
 
 def _chosen(words: str, known: Iterable[str], what: str) -> list[str]:

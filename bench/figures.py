@@ -1,12 +1,13 @@
 """The figures: what is measured, in which unit, what was aimed at, and what came out for whom.
 
-A scenario returns `Measured` of one subject; `Results` holds those of all rounds.  A
+A scenario returns `Measured` of one subject; `Results` holds those of all rounds, and pools their times.  A
 `Measure` is one of their keys for every subject, a `Figure` a row of the table of tq beside the floor.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from enum import Enum
-from statistics import median
+from statistics import median, quantiles
 from typing import NamedTuple
 
 from bench.systems.catalog import SYSTEMS, Pace, Subject
@@ -15,8 +16,11 @@ TQ = Subject("tq", "sync")
 TQ_INTERVAL = Subject("tq", "interval")
 FLOOR = Subject("floor", "sync")
 
-Measured = dict[str, float]
-"""Values by the keys of `MEASURES`."""
+ON_TARGET, DONE, BELOW_BOUND = "on target", "done", "below the bound"
+"""The verdicts."""
+
+Measured = Mapping[str, float | list[float]]
+"""Values by the keys of `MEASURES`; lists of single times by those of `PERCENTILES`."""
 
 
 class Unit(Enum):
@@ -61,6 +65,13 @@ MEASURES: dict[str, Measure] = {
     "result_p50": Measure("result p50", Unit.LATENCY),
     "result_p99": Measure("result p99", Unit.LATENCY),
 }
+
+
+PERCENTILES = {
+    "start": {"start_p50": 50, "start_p99": 99},
+    "result": {"result_p50": 50, "result_p99": 99},
+}
+"""The measures that are percentiles of single times: those of all rounds together, as a p99 needs many."""
 
 
 class Figure(NamedTuple):
@@ -147,12 +158,18 @@ class Results:
 
     def __init__(self) -> None:
         self._values: dict[tuple[Subject, str], list[float]] = defaultdict(list)
+        self._pooled: dict[tuple[Subject, str], list[float]] = defaultdict(list)
         self.failures: dict[Subject, list[str]] = defaultdict(list)
 
     def add(self, subject: Subject, measured: Measured) -> None:
         """Take what one scenario of one round gave."""
         for key, value in measured.items():
-            self._values[subject, key].append(value)
+            if not isinstance(value, list):
+                self._values[subject, key].append(value)
+                continue
+            for name, percent in PERCENTILES[key].items():
+                self._values[subject, name].append(_percentile(value, percent))
+            self._pooled[subject, key] += value
 
     def fail(self, subject: Subject, scenario: str, why: str) -> None:
         """Note that a scenario could not be measured."""
@@ -162,8 +179,11 @@ class Results:
         """Return the single values, in the order of the rounds."""
         return self._values.get((subject, measure), [])
 
-    def median(self, subject: Subject, measure: str) -> float | None:
-        """Return the median of the rounds; None where nothing was measured."""
+    def value(self, subject: Subject, measure: str) -> float | None:
+        """Return the percentile of the times of all rounds, or the median of the rounds; None of nothing."""
+        for key, percents in PERCENTILES.items():
+            if measure in percents and (times := self._pooled.get((subject, key))):
+                return _percentile(times, percents[measure])
         values = self.values(subject, measure)
         return median(values) if values else None
 
@@ -176,37 +196,26 @@ class Results:
 
 
 class Row(NamedTuple):
-    """A figure with the medians of what was measured, and all single values."""
+    """A figure, the product's value, and the floor's; None where the floor has nothing like it."""
 
     figure: Figure
-    tq: list[float]
-    floor: list[float]
-
-    @property
-    def tq_median(self) -> float:
-        """The product's value."""
-        return median(self.tq)
-
-    @property
-    def floor_median(self) -> float | None:
-        """The floor's value; None where the floor has nothing like it."""
-        return median(self.floor) if self.floor else None
+    tq: float
+    floor: float | None
 
     @property
     def ratio(self) -> float | None:
         """How much of the floor's rate, or how many times its time."""
-        floor = self.floor_median
-        return self.tq_median / floor if floor else None
+        return self.tq / self.floor if self.floor else None
 
     @property
     def verdict(self) -> str:
         """Where the value stands."""
-        figure, value = self.figure, self.tq_median
+        figure, value = self.figure, self.tq
         if figure.target is None or figure.bound is None:
             return ""
         if figure.meets(value, figure.target):
-            return "on target"
-        return "done" if figure.meets(value, figure.bound) else "below the bound"
+            return ON_TARGET
+        return DONE if figure.meets(value, figure.bound) else BELOW_BOUND
 
 
 def rows(results: Results) -> list[Row]:
@@ -214,6 +223,17 @@ def rows(results: Results) -> list[Row]:
     found = []
     for figure in FIGURES:
         # The floor has fsync always; nothing of it compares with another durability.
-        floor = results.values(FLOOR, figure.measure) if figure.subject == TQ else []
-        found.append(Row(figure, results.values(figure.subject, figure.measure), floor))
-    return [row for row in found if row.tq]
+        floor = results.value(FLOOR, figure.measure) if figure.subject == TQ else None
+        value = results.value(figure.subject, figure.measure)
+        if value is not None:
+            found.append(Row(figure, value, floor))
+    return found
+
+
+def below_bound(results: Results) -> list[str]:
+    """Return the titles of the figures that count as not done."""
+    return [row.figure.title for row in rows(results) if row.verdict == BELOW_BOUND]
+
+
+def _percentile(times: list[float], percent: int) -> float:
+    return quantiles(times, n=100, method="inclusive")[percent - 1]

@@ -32,8 +32,8 @@ def main(path: str, measurement: dict[str, Any]) -> None:
     # Text stays text, ids do not change from run to run, and no date makes each file another one.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "tq", "font.size": 8})
     subjects = [(each["system"], each["title"]) for each in measurement["subjects"]]
-    medians = {(each["title"], each["measure"]): each["median"] for each in measurement["values"]}
-    panels = [panel for panel in PANELS if any(measure == panel[0] for _, measure in medians)]
+    values = {(each["title"], each["measure"]): each["value"] for each in measurement["values"]}
+    panels = [panel for panel in PANELS if any(measure == panel[0] for _, measure in values)]
     if not panels:
         raise SystemExit("nothing of what was measured is in the plot")
     lines = -(-len(panels) // COLUMNS)
@@ -43,7 +43,7 @@ def main(path: str, measurement: dict[str, Any]) -> None:
     for place in axes.flat[len(panels) :]:
         place.set_visible(False)
     for place, (measure, title) in zip(axes.flat, panels, strict=False):
-        draw(place, title, subjects, {name: medians.get((name, measure)) for _, name in subjects})
+        draw(place, title, subjects, {name: values.get((name, measure)) for _, name in subjects})
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 

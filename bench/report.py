@@ -56,7 +56,7 @@ def as_json(measurement: Measurement) -> str:
                 "title": subject.title,
                 "measure": name,
                 "unit": measure.unit.value,
-                "median": results.median(subject, name),
+                "value": results.value(subject, name),
                 "values": values,
             }
             for subject in results.subjects

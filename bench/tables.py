@@ -61,7 +61,7 @@ def of_subjects(title: str, results: Results, measures: Sequence[str]) -> Table:
     columns = ["system", *(f"{MEASURES[name].title}, {MEASURES[name].unit.value}" for name in measures)]
     rows = []
     for subject in results.subjects:
-        cells = [MEASURES[name].unit.spell(results.median(subject, name)) for name in measures]
+        cells = [MEASURES[name].unit.spell(results.value(subject, name)) for name in measures]
         if any(cells):
             rows.append([subject.title, *cells])
     return Table(title, columns, rows)
@@ -79,8 +79,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         figure.title,
         figure.unit.value,
-        spell(row.tq_median),
-        spell(row.floor_median),
+        spell(row.tq),
+        spell(row.floor),
         "" if ratio is None else f"{ratio:.2f}",
         spell(figure.target),
         spell(figure.bound),

@@ -5,7 +5,6 @@ results are kept there are none to measure, and the worker is a second connectio
 """
 
 from contextlib import nullcontext
-from statistics import quantiles
 
 from bench.figures import Measured, Sizes
 from bench.systems.catalog import SYSTEMS, Shape, Subject
@@ -20,11 +19,4 @@ def measure(subject: Subject, sizes: Sizes) -> Measured:
         system.worker(Shape.ONE) if keeps_results else nullcontext(),
     ):
         times = system.ask("latency", tasks=sizes.latency)
-    measured = {f"start_p{percent}": _percentile(times["starts"], percent) for percent in (50, 99)}
-    if keeps_results:
-        measured |= {f"result_p{percent}": _percentile(times["results"], percent) for percent in (50, 99)}
-    return measured
-
-
-def _percentile(times_ms: list[float], percent: int) -> float:
-    return quantiles(times_ms, n=100, method="inclusive")[percent - 1]
+    return {"start": times["starts"], "result": times["results"]} if keeps_results else {"start": times["starts"]}

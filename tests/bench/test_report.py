@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from bench.figures import FLOOR, QUICK, TQ, TQ_INTERVAL, Results, rows
+from bench.__main__ import exit_code
+from bench.figures import FLOOR, FULL, QUICK, TQ, TQ_INTERVAL, Results, rows
 from bench.machine import Machine
 from bench.report import MARKS, Measurement, as_json, document, with_figures
 from bench.systems.catalog import Subject
@@ -40,7 +41,30 @@ def test_a_figure_is_the_median_of_the_rounds_beside_the_floors(measurement: Mea
 
     one = found["one caller at a time"]
 
-    assert (one.tq_median, one.floor_median, one.ratio, one.verdict) == (1_500, 3_000, 0.5, "done")
+    assert (one.tq, one.floor, one.ratio, one.verdict) == (1_500, 3_000, 0.5, "done")
+
+
+def test_a_percentile_is_of_the_times_of_all_rounds() -> None:
+    results = Results()
+    for worst in (1.0, 1.0, 500.0):
+        results.add(TQ, {"start": [1.0] * 99 + [worst]})
+
+    assert results.value(TQ, "start_p99") == 1.0
+    assert results.values(TQ, "start_p99")[-1] > 1.0
+    assert results.value(TQ, "result_p99") is None
+
+
+def test_a_run_fails_where_a_figure_is_below_its_bound_and_a_short_one_is_not_judged(
+    measurement: Measurement, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = Results()
+    results.add(TQ_INTERVAL, {"one": 5_999.0})
+    done = Results()
+    done.add(TQ_INTERVAL, {"one": 6_000.0})
+
+    assert (exit_code(results, FULL), exit_code(results, QUICK), exit_code(done, FULL)) == (1, 0, 0)
+    assert capsys.readouterr().err == "below the bound: one caller at a time, interval\n"
+    assert exit_code(measurement.results, QUICK) == 1, "a peer failed"
 
 
 def test_another_durability_is_not_compared_with_the_floor(measurement: Measurement) -> None:
@@ -48,7 +72,7 @@ def test_another_durability_is_not_compared_with_the_floor(measurement: Measurem
 
     interval = found["one caller at a time, interval"]
 
-    assert (interval.tq_median, interval.floor_median, interval.verdict) == (5_000, None, "below the bound")
+    assert (interval.tq, interval.floor, interval.verdict) == (5_000, None, "below the bound")
 
 
 def test_what_was_not_measured_has_an_empty_cell_and_nobody_an_empty_row(measurement: Measurement) -> None:
