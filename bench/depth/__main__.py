@@ -1,7 +1,7 @@
 """The program: fills brokers in several shapes and reports what that costs.
 
-0    all was measured
-1    a broker or a worker failed
+0    all was measured, and is done by the budget
+1    a broker or a worker failed, or what tasks in queues cost is beyond a bound
 2    the command line is wrong
 130  interrupted; no program is left behind
 """
@@ -16,6 +16,7 @@ import msgspec
 import uvloop
 from cyclopts import App, CycloptsError, Parameter
 
+from bench.depth.budget import BUDGET, below_bound, verdicts
 from bench.depth.measure import Depth, measure
 from bench.depth.shapes import SHAPES
 from bench.environments import ROOT
@@ -59,7 +60,10 @@ def depth(
     path = output or (None if names else DOCUMENT)
     if path is not None:
         path.write_text(document(found, machine), encoding="utf-8")
-    return 0
+    below = below_bound(found)
+    if below:
+        print(f"below the bound: {', '.join(below)}", file=sys.stderr)
+    return 1 if below else 0
 
 
 def document(found: list[Depth], machine: list[str]) -> str:
@@ -71,8 +75,8 @@ def document(found: list[Depth], machine: list[str]) -> str:
 
 def _table(found: list[Depth]) -> Table:
     columns = (
-        "shape", "tasks", "enqueue/s empty, deep", "drain/s empty, deep", "RSS MiB empty, deep",
-        "restart s empty, deep", "restore s", "disk MiB deep, left", "reclaimed s",
+        "shape", "tasks", "enqueue/s empty, deep", "drain/s empty, deep", "RSS MiB empty, deep, peak",
+        "restart s empty, deep", "restore s", "disk MiB deep, left", "reclaimed s", *(line.title for line in BUDGET),
     )  # fmt: skip
     return Table("What depth costs", columns, [_cells(one) for one in found])
 
@@ -83,11 +87,12 @@ def _cells(one: Depth) -> list[str]:
         f"{one.tasks:,}",
         f"{one.enqueue_empty:,.0f}, {one.enqueue_deep:,.0f}",
         f"{one.drain_empty:,.0f}, {one.drain_deep:,.0f}",
-        f"{one.rss_empty_mib:.0f}, {one.rss_deep_mib:.0f}",
+        f"{one.rss_empty_mib:.0f}, {one.rss_deep_mib:.0f}, {one.rss_peak_mib:.0f}",
         f"{one.restart_empty_s:.2f}, {one.restart_deep_s:.2f}",
         f"{one.restore_s:.3f}",
         f"{one.disk_deep_mib:,.0f}, {one.disk_left_mib:,.0f}",
         "never" if one.reclaimed_s is None else f"{one.reclaimed_s:.1f}",
+        *verdicts(one),
     ]
 
 

@@ -15,13 +15,15 @@ from types import TracebackType
 from typing import Self
 
 from bench import environments
+from bench.depth.tasks import TALLY_VARIABLE, tally_of
 from bench.systems.loads import FRAME_TASKS, FRAMES_IN_FLIGHT
 from tq.client import AsyncClient, QueueAction, TcpDialer
 from tq.core.task import Task
 from tq.protocol.messages import Stats
 from tq.testing.programs import Program, broker_url, start_broker, start_worker
 
-_POLL_S = 0.25
+_POLL_S = 0.01
+_DISK_POLL_S = 0.25
 _RESTORE_S_MAX = 120.0
 _MIB = 1 << 20
 
@@ -105,25 +107,27 @@ class DeepBroker:
         await asyncio.gather(*(call() for _ in range(FRAMES_IN_FLIGHT)))
         return count / (time.monotonic() - began)
 
-    async def drain(self, count: int, queues: Sequence[str], *, retries: bool = False) -> float:
-        """Let one worker process run *count* tasks; return how many a second, without its start and its end."""
-        started = await self._done(retries=retries)
+    async def drain(self, count: int, queues: Sequence[str]) -> float:
+        """Let one worker process run *count* tasks; return how many a second, without its start and its end.
+
+        The worker counts them, in memory that both share: the broker's own figures cost it a look at each queue.
+        """
+        path = self._directory / "tally"
+        path.unlink(missing_ok=True)
+        tally = tally_of(path)
         words = ("-A", "bench.depth.tasks:app", "-Q", ",".join(queues), "--url", self._url)
-        with start_worker(*words, log=self._directory / "worker.log", environment=environments.ours()) as worker:
-            first = last = (time.monotonic(), started)
-            while last[1] - started < count:
+        environment = {**environments.ours(), TALLY_VARIABLE: str(path)}
+        with start_worker(*words, log=self._directory / "worker.log", environment=environment) as worker:
+            first = last = (time.monotonic(), tally[0])
+            while last[1] < count:
                 await asyncio.sleep(_POLL_S)
                 worker.check()
-                last = (time.monotonic(), await self._done(retries=retries))
-                if first[1] == started and last[1] > started:
+                last = (time.monotonic(), tally[0])
+                if first[1] == 0:
                     first = last
             worker.stop()
         took = last[0] - first[0]
-        return (last[1] - first[1]) / took if took else (last[1] - started) / _POLL_S
-
-    async def _done(self, *, retries: bool) -> int:
-        stats = await self.stats()
-        return stats.scheduled if retries else stats.completed_total
+        return (last[1] - first[1]) / took if took else last[1] / _POLL_S
 
     async def purge(self, queues: Sequence[str]) -> None:
         """Drop what waits."""
@@ -139,6 +143,13 @@ class DeepBroker:
     async def rss_mib(self) -> float:
         """Return what it has in memory."""
         return (await self.stats()).rss_bytes / _MIB
+
+    def rss_peak_mib(self) -> float:
+        """Return the most that it has had in memory since it was started."""
+        assert self._program is not None, "the broker runs"
+        status = Path(f"/proc/{self._program.pid}/status").read_text(encoding="utf-8")
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1_024 / _MIB
 
     def disk_mib(self) -> float:
         """Return what its data directory takes."""
@@ -157,5 +168,5 @@ class DeepBroker:
         while self.disk_mib() > target_mib:
             if time.monotonic() - began > seconds_max:
                 return None
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(_DISK_POLL_S)
         return time.monotonic() - began

@@ -1,7 +1,7 @@
 """The shapes: how the tasks of a deep broker lie."""
 
 from collections.abc import Iterator
-from itertools import cycle, islice, repeat
+from itertools import chain, cycle, islice, repeat
 from typing import NamedTuple
 
 from bench.depth.tasks import LATER, task
@@ -13,7 +13,7 @@ KEPT_S = 240.0
 
 
 class Shape(NamedTuple):
-    """So many ``queues`` and ``priorities``, among which the tasks are spread evenly, a frame to each in turn.
+    """So many ``queues`` and ``priorities``, among which the tasks are spread evenly, each task to the next.
 
     What fills the broker is ``holds``: tasks that wait in their ``queue``, wait for a ``retry``, or whose
     ``result`` is kept.
@@ -30,21 +30,35 @@ class Shape(NamedTuple):
         return [f"q{number}" for number in range(self.queues)]
 
     def tasks(self, count: int) -> Iterator[Task]:
-        """Yield *count* tasks that do nothing, in the shape."""
-        ways = [
-            task(queue=name, priority=priority) for priority in range(256 - self.priorities, 256) for name in self.names
-        ]
-        return islice((each for way in cycle(ways) for each in repeat(way, FRAME_TASKS)), count)
+        """Yield *count* tasks that do nothing, neighbours in different queues or priorities."""
+        return islice(cycle(self._ways()), count)
 
-    def filling(self, count: int) -> Iterator[Task]:
-        """Yield the *count* tasks that fill the broker."""
+    def filling(self, count: int, drained: int) -> Iterator[Task]:
+        """Yield the *count* tasks that fill the broker.
+
+        The first *drained*, which are handed out while a rate is measured, are spread as `tasks` are.
+        The others come in runs of a frame: many of one kind are enqueued faster.
+        """
         match self.holds:
             case "retry":
                 return repeat(task(LATER, queue=self.names[0]), count)
             case "result":
                 return repeat(task(queue=self.names[0], keep_s=KEPT_S), count)
             case _:
-                return self.tasks(count)
+                return self._queued(count, drained)
+
+    def _queued(self, count: int, drained: int) -> Iterator[Task]:
+        ways = self._ways()
+        each, over = divmod(max(0, count - drained), len(ways))
+        yield from self.tasks(count - each * len(ways) - over)
+        for done in range(0, each, FRAME_TASKS):
+            run = min(FRAME_TASKS, each - done)
+            yield from chain.from_iterable(repeat(way, run) for way in ways)
+        yield from ways[len(ways) - over :]
+
+    def _ways(self) -> list[Task]:
+        priorities = range(256 - self.priorities, 256)
+        return [task(queue=name, priority=priority) for priority in priorities for name in self.names]
 
 
 SHAPES = {
