@@ -1,1 +1,1 @@
-"""The soak: hours of load with failures, deaths and cut connections, and what grows meanwhile."""
+"""The soak: minutes of load with failures, deaths and cut connections, and what grows meanwhile."""

@@ -58,6 +58,7 @@ def main(words: Sequence[str] | None = None) -> int:
         console.print(_table(findings))
         console.print(
             f"{asked.tasks:,} tasks in {last.at_s:.0f} s, {soak.accidents} workers killed or restarted, "
+            f"the broker killed {soak.broker_kills} times, "
             f"each task in its one terminal state: {'passed' if verdict else 'FAILED: something grows'}"
         )
     return 0 if verdict else 1

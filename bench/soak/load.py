@@ -10,9 +10,10 @@ from collections import deque
 from statistics import median
 from typing import NamedTuple
 
-from bench.soak.handlers import Declared, end_of
+from bench.soak.handlers import RESULT_S, Declared, end_of
 from tq import App, TaskQueueError
 from tq.client import DeadAction
+from tq.core.errors import TransportError
 from tq.core.ids import TaskId, format_id
 from tq.core.lifecycle import TERMINAL, TaskState
 
@@ -35,7 +36,15 @@ class _Chunk:
     def __init__(self, tasks: dict[TaskId, int]) -> None:
         self.open = tasks
         self.ended: dict[TaskId, TaskState] = {}
-        self.began = time.monotonic()
+        self.began = self.looked_at = time.monotonic()
+
+
+def may_be_forgotten(number: int, unseen_s: float) -> bool:
+    """Tell whether a task that nobody has looked at for so long may have ended as it must, and be forgotten.
+
+    That can be where the disk holds up the looks; what is dead is kept.
+    """
+    return end_of(number) is TaskState.COMPLETED and unseen_s >= RESULT_S
 
 
 class Load:
@@ -74,15 +83,24 @@ class Load:
     def _look(self, chunk: _Chunk) -> None:
         """Note which of the open tasks have ended."""
         ids = list(chunk.open)
-        for task_id, view in zip(ids, self._app.client.get(ids), strict=True):
+        before, chunk.looked_at = chunk.looked_at, time.monotonic()
+        views = self._app.client.get(ids)
+        unseen_s = time.monotonic() - before
+        for task_id, view in zip(ids, views, strict=True):
+            number = chunk.open[task_id]
             if view is None:
-                raise Broken(f"task {format_id(task_id)} was acknowledged, and the broker does not know it")
-            if view.state not in TERMINAL:
+                if not may_be_forgotten(number, unseen_s):
+                    raise Broken(f"task {format_id(task_id)} was acknowledged, and the broker does not know it")
+                # The broker's totals tell in the end whether it was done.
+                state = TaskState.COMPLETED
+            elif view.state in TERMINAL:
+                state = view.state
+                if state is not end_of(number):
+                    raise Broken(f"task {format_id(task_id)} of number {number} ended as {view}")
+            else:
                 continue
-            number = chunk.open.pop(task_id)
-            if view.state is not end_of(number):
-                raise Broken(f"task {format_id(task_id)} of number {number} ended as {view}")
-            chunk.ended[task_id] = view.state
+            del chunk.open[task_id]
+            chunk.ended[task_id] = state
         if chunk.open and time.monotonic() - chunk.began > _CHUNK_S_MAX:
             left = [format_id(task_id) for task_id in list(chunk.open)[:3]]
             raise Broken(f"{len(chunk.open)} tasks have not ended within {_CHUNK_S_MAX:g} s: {', '.join(left)}, ...")
@@ -96,8 +114,21 @@ class Load:
                 raise Broken(f"task {format_id(task_id)} had ended as {chunk.ended[task_id]}, and is {view.state} now")
         dead = [task_id for task_id, state in chunk.ended.items() if state is TaskState.DEAD]
         if dead:
-            self._operator.client.control_dead(DeadAction.PURGE, task_ids=dead)
+            self._purge(dead)
         self.ended += len(chunk.ended)
+
+    def _purge(self, dead: list[TaskId]) -> None:
+        """Let the broker forget *dead*; ask again where it was killed before it answered, as that does no harm."""
+        until = time.monotonic() + _CHUNK_S_MAX
+        while True:
+            try:
+                self._operator.client.control_dead(DeadAction.PURGE, task_ids=dead)
+            except TransportError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_POLL_S)
+            else:
+                return
 
 
 class Probed(NamedTuple):

@@ -1,4 +1,4 @@
-"""One soak: a broker, workers that are killed, a proxy that cuts connections, a load that is audited, samples.
+"""One soak: a broker and workers that are killed, a proxy that cuts connections, a load that is audited, samples.
 
 Invariant: whatever ends a soak, none of its processes outlives it.
 """
@@ -9,18 +9,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 import psutil
 
 from bench import environments
-from bench.soak.handlers import QUEUE, declared
+from bench.soak.broker import KilledBroker
+from bench.soak.handlers import QUEUE, declared, end_of
 from bench.soak.load import PROBE_S_MAX, Broken, Load, Probes
 from bench.soak.verdict import Sample
 from tq import App
-from tq.testing.programs import Program, broker_url, start_broker, start_worker
+from tq.core.lifecycle import TaskState
+from tq.testing.programs import Program, start_worker
 
 _WORKERS = 2
 _LEASE = ("--lease-ms", "2000", "--heartbeat-ms", "400")
@@ -29,20 +31,29 @@ _SETTLE_S_MAX = PROBE_S_MAX + 15.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How much, and how rough: seconds between accidents of workers, cuts of connections, and samples."""
+    """How much, and how rough: seconds between kills of the broker, ends of workers, cuts and samples.
+
+    The broker is killed once at least, and else only in the first quarter of the tasks: what grows with
+    time is looked for in its last life.
+    """
 
     tasks: int
+    broker_every_s: float = 10.0
     worker_every_s: float = 4.0
     cut_every_s: float = 3.0
     sample_every_s: float = 5.0
 
 
 class Soak:
-    """A soak in *folder*; ``accidents`` counts what was done to it, ``samples`` is what it was seen to be."""
+    """A soak in *folder*; ``samples`` is what it was seen to be.
+
+    ``accidents`` counts the ends of workers, ``broker_kills`` those of the broker.
+    """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.samples: list[Sample] = []
         self.accidents = 0
+        self.broker_kills = 0
         self._folder = folder
         self._plan = plan
         self._stop = threading.Event()
@@ -57,13 +68,14 @@ class Soak:
         folder, plan = self._folder, self._plan
         with ExitStack() as stack:
             broker = stack.enter_context(
-                start_broker("--data", str(folder / "data"), *_LEASE, log=folder / "broker.log")
+                KilledBroker("--data", str(folder / "data"), *_LEASE, log=folder / "broker.log")
             )
-            direct = broker_url(broker)
+            direct = broker.url
             through = stack.enter_context(self._proxied(direct))
             app, operator = stack.enter_context(App(through)), stack.enter_context(App(direct))
             load, probes = Load(app, declared(app), operator, plan.tasks), Probes(declared(operator))
             stack.enter_context(self._beside("accidents", lambda: self._torment(through)))
+            stack.enter_context(self._beside("broker's accidents", lambda: self._kill_broker(broker, load)))
             stack.enter_context(self._beside("probes", lambda: probes.run(self._stop)))
             stack.enter_context(self._beside("samples", lambda: self._watch(broker, load, probes, on_progress)))
             load.run(self._stop)
@@ -76,10 +88,12 @@ class Soak:
     def _check_counts(self, operator: App) -> None:
         """Compare the broker's own totals with what was enqueued."""
         (view,) = operator.client.queues(QUEUE)
-        ended = view.completed_total + view.dead_total
+        tasks = self._plan.tasks
+        dead = sum(end_of(number) is TaskState.DEAD for number in range(tasks))
         left = view.ready + view.running + view.scheduled
-        if (view.enqueued_total, ended, left) != (self._plan.tasks, self._plan.tasks, 0):
-            raise Broken(f"of {self._plan.tasks} tasks the broker counts {view}")
+        found = (view.enqueued_total, view.completed_total, view.dead_total, left)
+        if found != (tasks, tasks - dead, dead, 0):
+            raise Broken(f"of {tasks} tasks, of which {dead} must die, the broker counts {view}")
 
     @contextmanager
     def _proxied(self, url: str) -> Iterator[str]:
@@ -137,21 +151,30 @@ class Soak:
             for worker in workers:
                 _end(worker, signal.SIGKILL)
 
-    def _watch(self, broker: Program, load: Load, probes: Probes, on_progress: Callable[[int], None]) -> None:
+    def _kill_broker(self, broker: KilledBroker, load: Load) -> None:
+        """Kill the broker now and then, and start it again."""
+        while not self._stop.wait(self._plan.broker_every_s):
+            if self.broker_kills and load.ended > self._plan.tasks / 4:
+                return
+            broker.kill()
+            self.broker_kills += 1
+
+    def _watch(self, broker: KilledBroker, load: Load, probes: Probes, on_progress: Callable[[int], None]) -> None:
         """Take samples, and write each to samples.jsonl."""
-        process = psutil.Process(broker.pid)
         began = time.monotonic()
         with (self._folder / "samples.jsonl").open("wb") as file:
             while not self._stop.wait(self._plan.sample_every_s):
-                broker.check()
                 probed = probes.take()
-                files = {path: path.stat().st_size for path in _files(self._folder / "data")}
+                files = _sizes(self._folder / "data")
+                with broker.alive() as pid:
+                    process = psutil.Process(pid)
+                    rss, handles = process.memory_info().rss, process.num_fds()
                 sample = Sample(
                     at_s=time.monotonic() - began,
                     tasks=load.ended,
-                    accidents=self.accidents,
-                    rss=process.memory_info().rss,
-                    handles=process.num_fds(),
+                    accidents=self.accidents + self.broker_kills,
+                    rss=rss,
+                    handles=handles,
                     disk=sum(files.values()),
                     wal=sum(size for path, size in files.items() if path.suffix == ".log"),
                     log=broker.log.stat().st_size,
@@ -169,6 +192,11 @@ def _end(worker: Program, how: signal.Signals) -> None:
         worker.end(how)
 
 
-def _files(folder: Path) -> list[Path]:
-    """Return the files that are there; one may be gone before it is looked at."""
-    return [path for path in folder.rglob("*") if path.is_file()]
+def _sizes(folder: Path) -> dict[Path, int]:
+    """Return the sizes of the files that are there; one may be gone before it is looked at."""
+    sizes = {}
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                sizes[path] = path.stat().st_size
+    return sizes

@@ -1,4 +1,4 @@
-"""Seconds of `make soak`: workers are killed and connections cut, and each task ends once, as it must."""
+"""Seconds of `make soak`: broker and workers are killed and connections cut, and each task ends once, as it must."""
 
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from tq.core.lifecycle import TaskState
 
 
 def test_every_task_of_a_short_soak_ends_once_as_it_must(tmp_path: Path) -> None:
-    soak = Soak(tmp_path, Plan(tasks=20_000, worker_every_s=1.0, cut_every_s=0.7, sample_every_s=0.5))
+    soak = Soak(
+        tmp_path, Plan(tasks=20_000, broker_every_s=3.0, worker_every_s=1.0, cut_every_s=0.7, sample_every_s=0.5)
+    )
     told: list[int] = []
 
     soak.run(told.append)
 
-    assert soak.accidents > 0
+    assert soak.accidents > 0 < soak.broker_kills
     assert told[-1] == 20_000
     assert (tmp_path / "samples.jsonl").read_bytes().count(b"\n") == len(soak.samples) > 0
 

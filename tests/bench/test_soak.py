@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.soak.handlers import declared
-from bench.soak.load import Broken, Probed, Probes
+from bench.soak.handlers import RESULT_S, declared
+from bench.soak.load import Broken, Probed, Probes, may_be_forgotten
 from bench.soak.run import Plan, Soak
 from bench.soak.verdict import MIB, Sample, judge
 from tq import App
@@ -81,6 +81,14 @@ def test_probes_that_do_not_come_back_are_counted_once() -> None:
 
         assert probes.take() == Probed(None, 2)
         assert probes.take() == Probed(None, 0)
+
+
+def test_only_what_is_completed_and_long_unseen_may_be_forgotten() -> None:
+    dead, completed = 0, 7
+
+    assert may_be_forgotten(completed, RESULT_S)
+    assert not may_be_forgotten(completed, RESULT_S - 0.1)
+    assert not may_be_forgotten(dead, 10 * RESULT_S)
 
 
 def work(door: threading.Event) -> None:
