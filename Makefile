@@ -44,7 +44,8 @@ sim: $(STAMP) ## Simulate whole runs under faults, a few seeds
 	$(BIN)/python -m tq.testing.simulate $(ARGS)
 
 chaos: $(STAMP) ## Press real processes hard for minutes, then simulate seed after seed until Ctrl-C or a failure
-	ACCEPTANCE_LENGTH=15 $(BIN)/python -m pytest -q tests/acceptance/test_pressure.py tests/acceptance/test_pressure_disk.py
+	ACCEPTANCE_LENGTH=15 $(BIN)/python -m pytest -q \
+		tests/acceptance/test_kill.py tests/acceptance/test_pressure.py tests/acceptance/test_pressure_disk.py
 	$(BIN)/python -m tq.testing.simulate --seeds 0 $(ARGS)
 
 fuzz: $(STAMP) ## Attack the protocol with harmed frames (ARGS="--frames 10000000" for the long form)
@@ -60,7 +61,7 @@ soak: $(STAMP) ## Load a real broker under accidents, and see what grows (ARGS="
 bench: $(STAMP) ## Measure rates and latencies beside the machine's floor and other queues
 	$(BIN)/python -m bench $(ARGS)
 
-depth: $(STAMP) ## Measure what ten million queued tasks cost, over many shapes (half an hour)
+depth: $(STAMP) ## Measure what ten million queued tasks cost, over many shapes (an hour)
 	$(BIN)/python -m bench.depth $(ARGS)
 
 run: $(STAMP) ## Do the main job: index the Python standard library, one task a file
