@@ -65,7 +65,7 @@ class Soak:
         Raises:
             Broken: A promise is broken.
         """
-        folder, plan = self._folder, self._plan
+        folder, plan, probed = self._folder, self._plan, threading.Event()
         with ExitStack() as stack:
             broker = stack.enter_context(
                 KilledBroker("--data", str(folder / "data"), *_LEASE, log=folder / "broker.log")
@@ -76,8 +76,9 @@ class Soak:
             load, probes = Load(app, declared(app), operator, plan.tasks), Probes(declared(operator))
             stack.enter_context(self._beside("accidents", lambda: self._torment(through)))
             stack.enter_context(self._beside("broker's accidents", lambda: self._kill_broker(broker, load)))
-            stack.enter_context(self._beside("probes", lambda: probes.run(self._stop)))
             stack.enter_context(self._beside("samples", lambda: self._watch(broker, load, probes, on_progress)))
+            # The first to end, while there are workers: else the last probe is waited for in vain.
+            stack.enter_context(self._beside("probes", lambda: probes.run(probed), probed))
             load.run(self._stop)
             if not self._failures:
                 self._check_counts(operator)
@@ -103,8 +104,8 @@ class Soak:
             yield f"tq://{proxy.read_line().removeprefix('listening on ')}"
 
     @contextmanager
-    def _beside(self, name: str, work: Callable[[], None]) -> Iterator[None]:
-        """Do *work* in a thread, which ends when ``_stop`` is set; that it does not is a failure."""
+    def _beside(self, name: str, work: Callable[[], None], stop: threading.Event | None = None) -> Iterator[None]:
+        """Do *work* in a thread, which ends when *stop* (or else ``_stop``) is set; that it does not is a failure."""
 
         def guarded() -> None:
             try:
@@ -118,7 +119,7 @@ class Soak:
         try:
             yield
         finally:
-            self._stop.set()
+            (stop or self._stop).set()
             thread.join(_SETTLE_S_MAX)
             if thread.is_alive():
                 self._failures.append(
