@@ -1,5 +1,7 @@
 """Operations: purge, redrive and forget, over many batches and restarts."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.engine.harness import Driver, a_spec
@@ -96,6 +98,34 @@ def test_two_purges_are_carried_out_one_after_the_other(monkeypatch: pytest.Monk
 
     assert driver.rows.of(r.READY) == {}
     assert driver.queue().purged_total == 8
+
+
+class Uncounted(dict[bytes, r.OperationRow]):
+    """Operations that nobody may walk over."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise AssertionError("walked over all operations")
+
+    values = items = __iter__  # type: ignore[assignment]
+
+
+def test_whether_a_queue_is_being_purged_is_known_without_a_look_at_each_operation() -> None:
+    driver = Driver(checked=False)
+    for queue in ("a", "b"):
+        driver.enqueue(queue=queue)
+        driver.do(c.PurgeQueue(queue))
+    driver.enqueue(queue="c")
+    driver.do(c.PurgeQueue("a"))
+    driver.restart()
+    operations = driver.engine._operations
+    rows, operations._open = operations._open, Uncounted(operations._open)
+    assert [view.purging for view in driver.do(c.ListQueues(None))[0]] == [True, True, False]
+    operations._open = rows
+
+    driver.tick()
+
+    assert [view.purging for view in driver.do(c.ListQueues(None))[0]] == [False] * 3
+    assert not operations._purges
 
 
 def test_what_runs_while_its_queue_is_purged_may_finish() -> None:

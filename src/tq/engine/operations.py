@@ -74,6 +74,8 @@ class Operations:
         self._timeline = timeline
         self._waiters = waiters
         self._open: dict[bytes, OperationRow] = {}
+        # How many of them are purges of a queue, by its number: each queue on a page asks.
+        self._purges: dict[int, int] = {}
         # What has been deleted since the store was last asked for its room; a restart forgets it.
         self._emptied: list[tuple[bytes, bytes]] = []
         self._emptied_bytes = 0
@@ -89,11 +91,11 @@ class Operations:
     def restore(self, reader: Reader) -> None:
         """Take up what was under way."""
         for key, value in all_rows(reader, OPERATION):
-            self._open[key] = decode_operation(value)
+            self._add(key, decode_operation(value))
 
     def purging(self, queue: Queue) -> bool:
         """Whether rows of a purge of *queue* are still being removed."""
-        return any(row.kind == "purge" and row.queue == queue.number for row in self._open.values())
+        return queue.number in self._purges
 
     def purge(self, queue: Queue, changes: Changes) -> int:
         """Drop all that is ready or scheduled in *queue*; returns how many tasks that is."""
@@ -165,9 +167,22 @@ class Operations:
 
     def _begin(self, row: OperationRow, changes: Changes) -> bytes:
         key = OPERATION + u64(self._meta.next_seq(changes))
-        self._open[key] = row
+        self._add(key, row)
         changes.writes[key] = encode_row(row)
         return key
+
+    def _add(self, key: bytes, row: OperationRow) -> None:
+        self._open[key] = row
+        if row.kind == "purge":
+            self._purges[row.queue] = self._purges.get(row.queue, 0) + 1
+
+    def _end(self, key: bytes, changes: Changes) -> None:
+        row = self._open.pop(key)
+        changes.writes[key] = None
+        if row.kind == "purge":
+            left = self._purges.pop(row.queue) - 1
+            if left:
+                self._purges[row.queue] = left
 
     def _step(self, key: bytes, now: int, changes: Changes) -> int:
         row = self._open[key]
@@ -177,8 +192,7 @@ class Operations:
             start = max(start, DUE + u64(self._timeline.floor))
         rows = within(changes.scan(start, row.until, SLICE_ROWS, SLICE_BYTES), SLICE_BYTES)
         if not rows:
-            del self._open[key]
-            changes.writes[key] = None
+            self._end(key, changes)
             self._note_emptied(row, changes)
             return 0
         self._slices[row.kind](row, rows, now, changes)
