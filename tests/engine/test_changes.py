@@ -54,6 +54,50 @@ def test_a_page_of_deleted_rows_is_not_the_end() -> None:
     assert changes.scan(b"a", b"z", 1) == [(b"c", b"3")]
 
 
+@given(STORED, st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=3), KEYS, KEYS), max_size=20))
+def test_a_scan_sees_each_write_since_the_last_one(
+    stored: dict[bytes, bytes], steps: list[tuple[bytes, bytes | None, bytes, bytes]]
+) -> None:
+    changes = over(stored, {})
+
+    for key, value, start, end in steps:
+        changes.writes[key] = value
+        expected = [(k, v) for k, v in merged(stored, changes.writes).items() if start <= k < end]
+        assert changes.scan(start, end, 100) == expected
+
+
+class Compared(bytes):
+    """A key that counts how often keys were compared."""
+
+    comparisons = 0
+
+    def __lt__(self, other: bytes) -> bool:
+        Compared.comparisons += 1
+        return bytes.__lt__(self, other)
+
+    def __le__(self, other: bytes) -> bool:
+        Compared.comparisons += 1
+        return bytes.__le__(self, other)
+
+    def __ge__(self, other: bytes) -> bool:
+        Compared.comparisons += 1
+        return bytes.__ge__(self, other)
+
+
+def test_a_scan_among_many_writes_looks_at_those_of_its_range_only() -> None:
+    changes = Changes(Rows())
+    for number in range(4_096):
+        changes.writes[Compared(number.to_bytes(2, "big"))] = b"v"
+    Compared.comparisons = 0
+
+    for number in range(1_000):
+        start = (2 * number).to_bytes(2, "big")
+        assert len(changes.scan(start, start + b"\0", 1)) == 1
+
+    # The keys, which come in order, are sorted once; each scan finds three places among them.
+    assert Compared.comparisons < 4_096 + 1_000 * 3 * 14
+
+
 def test_a_range_without_writes_is_read_once() -> None:
     rows = Rows({bytes([key]): b"v" for key in range(20)})
     changes = Changes(rows)

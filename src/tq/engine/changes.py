@@ -5,7 +5,9 @@ committed before it.  Nothing in the outward part (deliveries, results, revocati
 leave the broker before the writes are committed.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -72,7 +74,8 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
 class Changes:
     """One batch under construction.
 
-    ``writes`` is what the store commits: key to value, or to None for a deletion.
+    ``writes`` is what the store commits: key to value, or to None for a deletion.  A key
+    that is in it stays in it while the batch is built.
     ``promised`` is set unless all of it may be lost by a crash, deliveries for one (a lost
     one is a lease that expires): only then need the commit not be synced.
     ``settled_bytes`` is what settles have written, at most: one that does not fit any more
@@ -82,6 +85,7 @@ class Changes:
     """
 
     __slots__ = (
+        "_keys",
         "_reader",
         "deliveries",
         "emptied",
@@ -97,6 +101,8 @@ class Changes:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self.writes: dict[bytes, bytes | None] = {}
+        # The keys of `writes`, sorted, as far as a scan has asked for them.
+        self._keys: list[bytes] = []
         self.promised = False
         self.settled_bytes = 0
         self.deliveries: list[Delivery] = []
@@ -117,19 +123,31 @@ class Changes:
         A page may be shorter than asked for although more rows follow it, but it is empty
         only if none do.
         """
-        writes = self.writes
-        mine = sorted(key for key in writes if start <= key < end)
+        mine = self._written(start, end) if self.writes else []
         if not mine:
             return self._reader.scan(start, end, limit, bytes_max)
+        writes = self.writes
         while True:
             stored = self._reader.scan(start, end, limit, bytes_max)
             # Beyond the last stored row of a cut page there may be others that come before mine.
             whole = not stored or (len(stored) < limit and sum(len(k) + len(v) for k, v in stored) < bytes_max)
             horizon = end if whole else stored[-1][0] + b"\0"
-            rows = _merge(stored, ((key, writes[key]) for key in mine if key < horizon))
+            before = mine[: bisect_left(mine, horizon)]
+            rows = _merge(stored, ((key, writes[key]) for key in before))
             if rows or whole:
                 return rows[:limit]
             start = horizon
+
+    def _written(self, start: bytes, end: bytes) -> list[bytes]:
+        """Return the keys that this batch has written or deleted with start <= key < end, ascending."""
+        keys = self._keys
+        fresh = len(self.writes) - len(keys)
+        if fresh:
+            # None is ever taken out of the dict, and one that is written again keeps its place: the new are the last.
+            keys += islice(reversed(self.writes), fresh)
+            keys.sort()
+        first = bisect_left(keys, start)
+        return keys[first : bisect_left(keys, end, first)]
 
 
 def _merge(stored: list[tuple[bytes, bytes]], mine: Iterable[tuple[bytes, bytes | None]]) -> list[tuple[bytes, bytes]]:
