@@ -1,5 +1,7 @@
 """Flows: order kept over memory and store, floors that lose nothing, and reads that count."""
 
+import sys
+
 import pytest
 
 from tests.engine.harness import Driver, a_spec
@@ -50,6 +52,58 @@ def test_all_heads_together_stay_within_their_budget() -> None:
     budget = driver.engine._queues._budget
 
     assert 9_000 < budget.used < 12_000
+
+
+def held_by(driver: Driver) -> tuple[int, int]:
+    """Return how many heads there are, and how many bytes their objects take, each counted once."""
+    tasks = [t for q in driver.engine._queues.all() for flow in q.flows.values() for t in flow._heads]
+    objects: dict[int, object] = {}
+    for task in tasks:
+        spec = task.spec
+        parts = (task, task.seq, task.id, task.record, task.enqueued_at, spec, spec.name, spec.queue, spec.codec)
+        times = (spec.timeout_ms, spec.result_ttl_ms, spec.retry.backoff_ms, spec.retry.backoff_max_ms)
+        for each in (*parts, *times, spec.retry, spec.retry.jitter):
+            objects[id(each)] = each
+    slots = sum(sys.getsizeof(flow._heads) for q in driver.engine._queues.all() for flow in q.flows.values())
+    return len(tasks), slots + sum(map(sys.getsizeof, objects.values()))
+
+
+@pytest.mark.parametrize("specs", ["one", "each its own"])
+@pytest.mark.parametrize("read", [False, True], ids=["enqueued", "read"])
+def test_heads_are_counted_with_all_that_they_take(*, read: bool, specs: str) -> None:
+    driver = Driver(settings=EngineSettings(heads_bytes_max=100_000), checked=False)
+    if not read:
+        driver.worker(window=0)
+    for number in range(1_000):
+        driver.enqueue(timeout_ms=100_000 + (0 if specs == "one" else number))
+    if read:
+        driver.restart()
+        driver.worker(window=1)
+
+    count, taken = held_by(driver)
+
+    used = driver.engine._queues._budget.used
+    # A deque takes its slots 64 at a time, and one head may pass the limit.
+    assert taken <= used + 1_024
+    assert 95_000 < used < 101_000
+    assert count > 100
+    check_invariants(driver.rows, driver.engine)
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["enqueued", "read"])
+def test_heads_of_equal_specs_share_one(*, read: bool) -> None:
+    driver = Driver(checked=False)
+    if not read:
+        driver.worker(window=0)
+    for _ in range(100):
+        driver.enqueue()
+    if read:
+        driver.restart()
+        driver.worker(window=1)
+    (flow,) = driver.engine._queues.named("q").flows.values()
+
+    assert len(flow._heads) >= 99
+    assert len({id(task.spec) for task in flow._heads}) == 1
 
 
 def test_a_busy_flow_has_the_memory_that_idle_ones_use_up() -> None:

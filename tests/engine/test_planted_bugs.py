@@ -129,7 +129,7 @@ def _parked_heads_kept_too(patch: pytest.MonkeyPatch) -> None:
     def park(self: flows.Flow) -> None:
         heads = list(self._heads)
         real(self)
-        self._budget.used += sum(len(task.record) for task in heads[len(self._heads) :])
+        self._budget.used += sum(task.charge for task in heads[len(self._heads) :])
         self._heads.extend(heads[len(self._heads) :])
 
     patch.setattr(flows.Flow, "park", park)

@@ -289,7 +289,7 @@ def a_due_task_stays_on_the_timeline(patch: pytest.MonkeyPatch) -> None:
 def a_new_task_goes_to_the_front(patch: pytest.MonkeyPatch) -> None:
     def append(self: Flow, task: QueuedTask) -> None:
         self._heads.appendleft(task)
-        self._budget.used += len(task.record)
+        self._budget.used += task.charge
         self.cursor = task.seq + 1
 
     patch.setattr(Flow, "append", append)

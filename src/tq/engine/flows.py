@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 HEADS_MAX = 1_024
 REFILL_ROWS = 512
 REFILL_BYTES = 256 * 1024
+# What a head takes besides its record's bytes: itself (120), its id (49), the head of its record (33), its seq and its
+# time (32 each) and its slot in the line (8), as sys.getsizeof says, each rounded up to 16 as they are allocated.
+HEAD_BYTES = 312
+# The same of a spec that it does not share: itself (80), its policy (48), three texts (49 each and their letters) and
+# six numbers (32 at most each).
+SPEC_BYTES = 512
 # A floor is written once it has risen so far and so many of the flow's rows were taken: a restart walks over what is
 # left of these at most.  Seqs alone do not say it: most of them belong to others where flows are served in turns.
 FLOOR_STEP = 4_096
@@ -43,7 +49,8 @@ class QueuedTask(msgspec.Struct, gc=False):
 
     ``lease`` and ``index`` are set while it is delivered; ``started_at`` once the worker
     said that it runs.  ``abandoned`` counts the workers that died with it and never said
-    so: a task that kills at its first step leaves no time for it.
+    so: a task that kills at its first step leaves no time for it.  ``own_spec``: it was
+    the first of its spec in its line, which is counted with it.
     """
 
     seq: int
@@ -59,6 +66,7 @@ class QueuedTask(msgspec.Struct, gc=False):
     index: int = 0
     started_at: int = 0
     abandoned: int = 0
+    own_spec: bool = False
 
     @classmethod
     def of(cls, record: TaskRecord, encoded: bytes, flow: "Flow", seq: int) -> "QueuedTask":
@@ -74,6 +82,11 @@ class QueuedTask(msgspec.Struct, gc=False):
         return self.losses > 0 or self.abandoned > ABANDONED_MAX
 
     @property
+    def charge(self) -> int:
+        """How many bytes of memory it is counted with as a head."""
+        return len(self.record) + (HEAD_BYTES + SPEC_BYTES if self.own_spec else HEAD_BYTES)
+
+    @property
     def key(self) -> bytes:
         """The key of its ready row."""
         return self.flow.prefix + self.seq.to_bytes(8, "big")
@@ -85,7 +98,7 @@ def turn_of(task: QueuedTask) -> tuple[int, int]:
 
 
 class HeadsBudget:
-    """How many bytes of records all flows together keep in memory, against what they may.
+    """How many bytes of heads all flows together keep in memory, against what they may.
 
     ``holders`` are the flows that may have heads to give up, first the one that has not
     read for longest: it is idle, or slow.
@@ -120,8 +133,8 @@ class Flow:
     """One line of ready tasks.  Owned by its queue; dispatch takes from its front."""
 
     __slots__ = (
-        "_budget", "_dropped", "_end", "_floor_written", "_heads", "_is_holder", "_reach", "_returned", "_taken",
-        "aside", "cursor", "held", "id", "name", "prefix", "queue", "rank", "served", "unread",
+        "_budget", "_dropped", "_end", "_floor_written", "_heads", "_is_holder", "_reach", "_returned", "_spec",
+        "_taken", "aside", "cursor", "held", "id", "name", "prefix", "queue", "rank", "served", "unread",
     )  # fmt: skip
 
     def __init__(self, flow_id: FlowId, queue: "Queue", budget: HeadsBudget) -> None:
@@ -146,6 +159,8 @@ class Flow:
         self._dropped: set[int] = set()
         self._floor_written: int | None = None
         self._taken = 0
+        # That of the last head: those of one flow most often have equal ones, and share it.
+        self._spec: TaskSpec | None = None
 
     @property
     def live(self) -> bool:
@@ -170,8 +185,14 @@ class Flow:
 
     def append(self, task: QueuedTask) -> None:
         """Put a fresh task at the end, in memory; only if `accepts_heads`."""
+        if task.spec is not self._spec:
+            if self._spec is not None and task.spec == self._spec:
+                task.spec = self._spec
+            else:
+                self._spec = task.spec
+                task.own_spec = True
         self._heads.append(task)
-        self._budget.used += len(task.record)
+        self._budget.used += task.charge
         self.cursor = task.seq + 1
         if not self._is_holder:
             self._is_holder = True
@@ -239,7 +260,7 @@ class Flow:
         """Remove *task*, which `head` returned."""
         if self._heads and self._heads[0] is task:
             self._heads.popleft()
-            self._budget.used -= len(task.record)
+            self._budget.used -= task.charge
         else:
             heappop(self._returned)
 
@@ -269,10 +290,12 @@ class Flow:
         self.queue.set_aside(task)
 
     def _refill(self, changes: Changes) -> None:
-        room = self._budget.room_for(self)
+        budget = self._budget
+        room = budget.room_for(self)
         self._is_holder = True
-        # One row in any case, and none beyond the one that fills the room.
-        rows = changes.scan(self.prefix + u64(self.cursor), self._end, self._reach, max(1, room))
+        # One row in any case, and few beyond the one that fills the room.
+        count = min(self._reach, max(1, room // HEAD_BYTES))
+        rows = changes.scan(self.prefix + u64(self.cursor), self._end, count, max(1, room))
         self._reach = min(REFILL_ROWS, 2 * self._reach)
         if not rows:
             self.unread = False
@@ -284,9 +307,11 @@ class Flow:
             task = QueuedTask.of(record, value, self, seq_of(key))
             if task.suspect:
                 self._set_aside(task)
+            elif self._heads and budget.used >= budget.bytes_max:
+                self.cursor = task.seq
+                return
             else:
-                self._heads.append(task)
-                self._budget.used += len(value)
+                self.append(task)
         self.cursor = seq_of(rows[-1][0]) + 1
 
     # ------------------------------------------------------------------ the floor
@@ -326,6 +351,7 @@ class Flow:
         """Give the memory of the heads back: nobody serves it any more."""
         self.served = False
         self._shorten(0)
+        self._spec = None
 
     def give_up(self) -> bool:
         """Give the memory of all heads but the first back, for a flow that reads; tells whether some must stay yet."""
@@ -336,7 +362,7 @@ class Flow:
 
     def abandon(self) -> None:
         """Give the memory of the heads back: the queue was purged."""
-        self._budget.used -= sum(len(task.record) for task in self._heads)
+        self._budget.used -= sum(task.charge for task in self._heads)
         self._heads.clear()
         self._returned.clear()
         self._dropped.clear()
@@ -358,7 +384,7 @@ class Flow:
         heads = self._heads
         while len(heads) > count and heads[-1].seq > kept:
             task = heads.pop()
-            self._budget.used -= len(task.record)
+            self._budget.used -= task.charge
             self.cursor = task.seq
             self.unread = True
         self._dropped = {seq for seq in self._dropped if seq < self.cursor}

@@ -477,7 +477,7 @@ def _workers(rows: Rows, engine: Engine) -> None:
 
 def _heads_budget(rows: Rows, engine: Engine) -> None:
     """The bytes of all heads are counted."""
-    used = sum(len(t.record) for q in engine._queues.all() for flow in q.flows.values() for t in flow._heads)
+    used = sum(t.charge for q in engine._queues.all() for flow in q.flows.values() for t in flow._heads)
     budget = engine._queues._budget
     if budget.used != used:
         _fail(f"heads hold {used} bytes, counted are {budget.used}")
