@@ -495,3 +495,39 @@ def test_a_purge_of_little_asks_for_nothing() -> None:
     while len(driver.engine._operations):
         driver.do(c.Tick())
         assert driver.last.emptied == []
+
+
+def test_a_purge_of_much_that_is_scheduled_says_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "EMPTIED_BYTES_MIN", 60_000)
+    driver = Driver(checked=False)
+    early = scheduled(driver, 10, "other", after_ms=1_000)
+    emptied: list[tuple[bytes, bytes]] = []
+    due: set[bytes] = set()
+
+    for queue in ("a", "b"):
+        assert emptied == []
+        scheduled(driver, 500, queue)
+        due |= driver.rows.of(r.DUE).keys()
+        driver.do(c.PurgeQueue(queue))
+        while len(driver.engine._operations):
+            driver.do(c.Tick())
+            emptied += driver.last.emptied
+
+    assert driver.rows.of(r.DUE).keys() == set(sorted(due)[:10])
+    gone = [span for span in emptied if span[0].startswith(r.DUE)]
+    assert gone == [(sorted(due)[10], max(due) + b"\0")]
+    assert {driver.state(task_id) for task_id in early} == {"scheduled"}
+
+
+def test_a_purge_that_walks_over_much_that_is_not_its_own_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "EMPTIED_BYTES_MIN", 60_000)
+    driver = Driver(checked=False)
+    scheduled(driver, 1_000, "other")
+    scheduled(driver, 1, "q")
+
+    driver.do(c.PurgeQueue("q"))
+    while len(driver.engine._operations):
+        driver.do(c.Tick())
+        assert driver.last.emptied == []
+
+    assert len(driver.rows.of(r.DUE)) == 1_000

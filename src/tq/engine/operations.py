@@ -79,6 +79,9 @@ class Operations:
         # What has been deleted since the store was last asked for its room; a restart forgets it.
         self._emptied: list[tuple[bytes, bytes]] = []
         self._emptied_bytes = 0
+        # The same of due rows: they lie among those of other queues, so these are counted for themselves.
+        self._emptied_due: tuple[bytes, bytes] | None = None
+        self._emptied_due_bytes = 0
         self._slices: dict[str, Callable[[OperationRow, list[_Row], int, Changes], None]] = {
             "purge": self._purge_slice,
             "redrive": self._redrive_slice,
@@ -209,6 +212,11 @@ class Operations:
             self._emptied.append((generation_prefix(READY, row.queue, row.generation), row.until))
         elif row.until.startswith(DEAD):
             self._emptied.append((dead_prefix(row.queue) if row.queue != _ALL_QUEUES else DEAD, row.until))
+        elif self._emptied_due is not None and self._emptied_due_bytes >= EMPTIED_BYTES_MIN:
+            first, last = self._emptied_due
+            changes.emptied.append((first, last + b"\0"))
+            self._emptied_due = None
+            self._emptied_due_bytes = 0
         if self._emptied_bytes >= EMPTIED_BYTES_MIN:
             changes.emptied += self._emptied
             self._emptied_bytes = 0
@@ -227,6 +235,9 @@ class Operations:
                 if number != queue.number or generation > operation.generation:
                     continue
                 purge_scheduled(key, id_in(encoded), self._waiters, now, changes)
+                first, last = self._emptied_due or (key, key)
+                self._emptied_due = min(first, key), max(last, key)
+                self._emptied_due_bytes += len(value)
             else:
                 task_id = id_in(value)
                 running = queue.running.get(task_id)
