@@ -60,6 +60,41 @@ def test_a_dead_letter_is_kept_for_its_time_and_then_forgotten_and_uncounted() -
     assert driver.rows.of(r.DEAD) == {}
 
 
+def forget(driver: Driver) -> list[tuple[bytes, bytes]]:
+    """Forget what is over; returns the ranges that are said to have been emptied."""
+    emptied: list[tuple[bytes, bytes]] = []
+    while driver.engine.next_tick(driver.now) <= driver.now:
+        driver.do(c.Tick())
+        emptied += driver.last.emptied
+    return emptied
+
+
+def test_many_results_whose_time_is_over_say_where_they_were_once_none_is_soon_to_follow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "EMPTIED_BYTES_MIN", 60_000)
+    driver = Driver(checked=False)
+    ids = complete(driver, 2_000) + complete(driver, 500, ttl=90_000)
+    complete(driver, 1_000, ttl=1_000_000)
+    assert len(driver.rows.of(r.TASK)) == 3_500
+
+    driver.now += 61_000
+    assert forget(driver) == []
+    driver.now += 30_000
+    assert forget(driver) == [(r.TASK + min(ids), r.TASK + max(ids) + b"\0")]
+    assert len(driver.rows.of(r.TASK)) == 1_000
+
+
+def test_a_few_results_whose_time_is_over_ask_for_nothing() -> None:
+    driver = Driver()
+    complete(driver, 10)
+
+    driver.now += 61_000
+
+    assert forget(driver) == []
+    assert driver.rows.of(r.TASK) == {}
+
+
 def test_what_ends_in_one_batch_and_second_shares_a_row() -> None:
     driver = Driver(checked=False)
     complete(driver, 900)

@@ -15,6 +15,8 @@ import msgspec
 from tq.core.limits import SCAN_BYTES_MAX
 from tq.core.outcome import TaskResult
 
+# The room of less than this need not be asked for: other writes free it in their time.
+EMPTIED_BYTES_MIN = 16 << 20
 _PAGE_ROWS = 1_000
 
 

@@ -17,7 +17,7 @@ from tq.core.errors import BatchTooLarge, TaskNotFound, WrongState
 from tq.core.ids import format_id
 from tq.core.lifecycle import Step, TaskState
 from tq.core.limits import CHANGE_BYTES_MAX
-from tq.engine.changes import Changes, Reader, all_rows, within
+from tq.engine.changes import EMPTIED_BYTES_MIN, Changes, Reader, all_rows, within
 from tq.engine.enqueue import put_ready
 from tq.engine.lookup import check_ids
 from tq.engine.meta import Meta
@@ -50,8 +50,6 @@ from tq.engine.waiters import Waiters
 # What a tick does of each kind: due and lost tasks, an operation's slice and expiries together are one bounded change.
 SLICE_ROWS = 400
 SLICE_BYTES = 96 * 1024
-# The room of less than this need not be asked for: other writes free it in their time.
-EMPTIED_BYTES_MIN = 16 << 20
 _EMPTIED_MAX = 100
 # Besides its record a redriven task takes three keys, one of them twice, and perhaps a flow's row.
 _TASK_BYTES = 128

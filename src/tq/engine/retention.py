@@ -6,8 +6,8 @@ letter is deleted only if it says itself that its time is over: a redriven task 
 ended again is kept for its new time.
 """
 
-from tq.core.times import HOUR
-from tq.engine.changes import Changes, Reader
+from tq.core.times import HOUR, MINUTE
+from tq.engine.changes import EMPTIED_BYTES_MIN, Changes, Reader
 from tq.engine.meta import Meta, read_floor
 from tq.engine.queues import Queues
 from tq.engine.rows import (
@@ -30,6 +30,8 @@ _EXPIRY_END = key_end(EXPIRY + b"\xff" * 8)
 # Expiry times are rounded up to this, so that what ends within it shares a row.
 _BUCKET_MS = 1_000
 _FRAMES_EVERY_MS = 10_000
+# The room of results is asked for when no more are forgotten for so long: as long as some are, other writes free it.
+_CALM_MS = MINUTE
 _FLOOR_ROWS = 256
 IDS_PER_ROW_MAX = 1_000
 # A slice: many rows of a few ids, as a busy broker of small batches writes them, or one or two full ones.
@@ -49,6 +51,9 @@ class Retention:
         self._frames_floor = 0
         self._frames_next = 0
         self._next: int | None = None
+        # The results deleted since the store was last asked for their room: a range of ids and bytes.
+        self._emptied: tuple[bytes, bytes] | None = None
+        self._emptied_bytes = 0
 
     def restore(self, reader: Reader) -> None:
         """Find the floors and the earliest row."""
@@ -88,8 +93,11 @@ class Retention:
     def _expire_ids(self, now: int, changes: Changes) -> None:
         rows = changes.scan(EXPIRY + u64(self._floor), EXPIRY + u64(now + 1), _SLICE_ROWS, _SLICE_BYTES)
         for key, value in rows:
-            for task_id in split_ids(value):
+            ids = split_ids(value)
+            for task_id in ids:
                 self._forget(task_id, now, changes)
+            first, last = self._emptied or (ids[0], ids[0])
+            self._emptied = min(first, *ids), max(last, *ids)
             changes.writes[key] = None
             self._floor = due_of(key)
         self._taken += len(rows)
@@ -97,6 +105,16 @@ class Retention:
             self._taken = 0
             self._meta.write(b"expiry", self._floor, changes)
         self._look_ahead(changes)
+        if self._next is None or self._next > now + _CALM_MS:
+            self._note_emptied(changes)
+
+    def _note_emptied(self, changes: Changes) -> None:
+        """Let the store free what has been deleted, if that is worth it."""
+        if self._emptied is not None and self._emptied_bytes >= EMPTIED_BYTES_MIN:
+            first, last = self._emptied
+            changes.emptied.append((TASK + first, TASK + last + b"\0"))
+            self._emptied = None
+            self._emptied_bytes = 0
 
     def _forget(self, task_id: bytes, now: int, changes: Changes) -> None:
         place = changes.get(TASK + task_id)
@@ -105,6 +123,7 @@ class Retention:
         if place.startswith(ENDED):
             if decode_ended(place).expires_at <= now:
                 changes.writes[TASK + task_id] = None
+                self._emptied_bytes += len(place)
         elif place.startswith(DEAD):
             value = changes.get(place)
             assert value is not None, "an id row points to a dead letter that exists"
