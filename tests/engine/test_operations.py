@@ -269,6 +269,50 @@ def test_a_purge_of_a_queue_in_which_nothing_is_scheduled_walks_over_no_timeline
     assert driver.rows.rows_read < 20
 
 
+def test_purges_of_many_queues_share_a_walk_over_the_timeline() -> None:
+    driver = Driver(checked=False)
+    others = scheduled(driver, 1_000, "other")
+    names = [f"q{number}" for number in range(20)]
+    mine = [scheduled(driver, 2, name) for name in names]
+    for name in names:
+        driver.do(c.PurgeQueue(name))
+    driver.rows.forget_counts()
+
+    driver.tick()
+
+    # Two walks at most, and what else there is.
+    assert driver.rows.rows_read < 2 * 1_040 + 500
+    assert driver.rows.of(r.OPERATION) == {}
+    assert len(driver.rows.of(r.DUE)) == len(others)
+    assert {driver.state(task_id) for ids in mine for task_id in ids} == {"unknown"}
+    assert {driver.state(task_id) for task_id in others} == {"scheduled"}
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("ticks", range(2, 12))
+def test_a_purge_during_the_walk_of_another_loses_no_row(
+    ticks: int, monkeypatch: pytest.MonkeyPatch, *, restarted: bool
+) -> None:
+    monkeypatch.setattr(operations, "SLICE_ROWS", 2)
+    driver = Driver()
+    for queue in ("b", "a", "b", "a", "c"):
+        scheduled(driver, 2, queue)
+    driver.do(c.PurgeQueue("a"))
+    driver.do(c.PurgeQueue("c"))
+    for _ in range(ticks):
+        driver.do(c.Tick())
+
+    driver.do(c.PurgeQueue("b"))
+    kept = scheduled(driver, 2, "b")
+    if restarted:
+        driver.restart()
+    driver.tick()
+
+    assert len(driver.rows.of(r.DUE)) == len(driver.rows.of(r.TASK)) == 2
+    assert {driver.state(task_id) for task_id in kept} == {"scheduled"}
+    assert driver.rows.of(r.OPERATION) == {}
+
+
 def test_a_purge_of_a_queue_of_many_flows_begins_with_few_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations, "SLICE_ROWS", 20)
     driver = Driver()

@@ -5,8 +5,10 @@ the slice's work, so a crash costs nothing and repeats nothing.  A purge takes e
 once all the same: it bumps the queue's generation, which is part of every ready key and
 of every due row.  What workers hold then is left to them (docs/operations.md says how long).
 
-Invariant: an operation only touches rows that existed when it was asked for.  To begin
-one writes a row for each range it is to walk, however much is in them.
+Invariant: an operation only touches rows that existed when it was asked for, or when
+another that it does the work of was.  To begin one writes a row for each range it is to
+walk, however much is in them.  A walk over the timeline drops what any purge left there:
+the purges asked for before it began need none of their own.
 """
 
 from collections.abc import Callable
@@ -56,6 +58,8 @@ _TASK_BYTES = 128
 # The rest of a flow key after the generation: rank, name, key; and of a ready key besides: seq.
 _AFTER_GENERATION = b"\xff" * 16
 _TIMELINE_END = key_end(DUE + b"\xff" * 8)
+# A cursor of this length is where a walk over the timeline begins: one that has moved names a row.
+_TIMELINE_START_BYTES = len(DUE + u64(0))
 # The number that stands for all queues: theirs begin with 1.
 _ALL_QUEUES = 0
 _QUEUE_NUMBER_MAX = (1 << 32) - 1
@@ -80,6 +84,8 @@ class Operations:
         # The same of due rows: they lie among those of other queues, so these are counted for themselves.
         self._emptied_due: tuple[bytes, bytes] | None = None
         self._emptied_due_bytes = 0
+        # Those that need no walk over the timeline once the one that is under way has ended; a restart forgets it.
+        self._covered: set[bytes] = set()
         self._slices: dict[str, Callable[[OperationRow, list[_Row], int, Changes], None]] = {
             "purge": self._purge_slice,
             "redrive": self._redrive_slice,
@@ -188,7 +194,16 @@ class Operations:
     def _step(self, key: bytes, now: int, changes: Changes) -> int:
         row = self._open[key]
         start = row.cursor
+        if key in self._covered:
+            # It is the oldest now, so the walk that covers it is over.
+            self._covered.discard(key)
+            self._end(key, changes)
+            return 0
         if start.startswith(DUE):
+            if len(start) == _TIMELINE_START_BYTES:
+                self._covered = {
+                    other for other, each in self._open.items() if other != key and each.cursor.startswith(DUE)
+                }
             # What came due meanwhile is gone: a seek from before the floor would walk over it.
             start = max(start, DUE + u64(self._timeline.floor))
         rows = within(changes.scan(start, row.until, SLICE_ROWS, SLICE_BYTES), SLICE_BYTES)
@@ -230,7 +245,7 @@ class Operations:
                 continue
             if key.startswith(DUE):
                 number, generation, encoded = split_scheduled(value)
-                if number != queue.number or generation > operation.generation:
+                if generation >= self._queues.numbered(number).row.generation:
                     continue
                 purge_scheduled(key, id_in(encoded), self._waiters, now, changes)
                 first, last = self._emptied_due or (key, key)
