@@ -26,6 +26,8 @@ from tq.testing.programs import Program, start_worker
 
 _WORKERS = 2
 _LEASE = ("--lease-ms", "2000", "--heartbeat-ms", "400")
+# How often the load is looked at for whether the broker may still be killed.
+_LOOK_S = 0.1
 # A probe that is under way has its time.
 _SETTLE_S_MAX = PROBE_S_MAX + 15.0
 
@@ -153,12 +155,15 @@ class Soak:
                 _end(worker, signal.SIGKILL)
 
     def _kill_broker(self, broker: KilledBroker, load: Load) -> None:
-        """Kill the broker now and then, and start it again."""
-        while not self._stop.wait(self._plan.broker_every_s):
-            if self.broker_kills and load.ended > self._plan.tasks / 4:
+        """Kill the broker now and then, and start it again; the first time soon enough that the load is not over."""
+        tasks, due = self._plan.tasks, time.monotonic() + self._plan.broker_every_s
+        while not self._stop.wait(_LOOK_S):
+            if self.broker_kills and load.ended > tasks / 4:
                 return
-            broker.kill()
-            self.broker_kills += 1
+            if time.monotonic() >= due or (not self.broker_kills and load.ended > tasks / 8):
+                broker.kill()
+                self.broker_kills += 1
+                due = time.monotonic() + self._plan.broker_every_s
 
     def _watch(self, broker: KilledBroker, load: Load, probes: Probes, on_progress: Callable[[int], None]) -> None:
         """Take samples, and write each to samples.jsonl."""

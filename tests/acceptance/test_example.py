@@ -128,7 +128,7 @@ def test_a_program_that_does_not_start_is_reported_with_its_log(tree: Path) -> N
 def test_an_interrupt_leaves_no_process_behind(number: signal.Signals, tree: Path, tmp_path: Path) -> None:
     # So many files that it is still at work when the signal comes.
     for copy in range(3_000):
-        (tree / f"copy{copy}.py").write_text("import os\n" * 200)
+        (tree / f"copy{copy}.py").write_text("import os\n" * 2_000)
     kept = tmp_path / "kept"
     words = command("--tree", str(tree), "--workers", "2", "--keep-data", str(kept))
     with subprocess.Popen(

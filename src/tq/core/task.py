@@ -33,7 +33,7 @@ RESULT_TTL_MS_MAX = 30 * DAY
 LOSSES_LIMIT = 100
 
 
-class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False, cache_hash=True):
+class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Everything about a task but its identity and its payload.
 
     ``timeout_ms``: how long one attempt may run.  ``result_ttl_ms``: how long the

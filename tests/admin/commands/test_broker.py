@@ -34,7 +34,7 @@ def test_what_was_not_measured_is_not_told(shop: Shop) -> None:
     about, _, totals = stats(operator=shop.operator).blocks
 
     assert isinstance(about, Facts)
-    assert ("memory", None) in about.rows
+    assert ("disk free", None) in about.rows
     assert isinstance(totals, Facts)
     assert {("commits", None), ("mean commit", None)} <= set(totals.rows)
 
