@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import signal
 
 import pytest
 from hypothesis import settings
@@ -9,6 +10,10 @@ from hypothesis import settings
 # A deadline for one example measures the neighbours of this process more than the code under test.
 settings.register_profile("tq", deadline=None, print_blob=True)
 settings.load_profile("tq")
+
+# A shell that runs the suite in the background lets it ignore Ctrl-C, and so would all programs that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

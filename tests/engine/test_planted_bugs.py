@@ -4,7 +4,6 @@ A net is only known to hold when something has been thrown into it.
 """
 
 from collections.abc import Callable
-from unittest.mock import ANY
 
 import pytest
 
@@ -312,8 +311,12 @@ def _purge_forgets_what_is_scheduled(patch: pytest.MonkeyPatch) -> None:
 
 
 def _purge_takes_the_scheduled_of_all(patch: pytest.MonkeyPatch) -> None:
-    # Of whichever queue is purged, and of its first generation.
-    patch.setattr(operations, "split_scheduled", lambda value: (ANY, 1, rows.split_scheduled(value)[2]))
+    # As if all were of a generation that was purged.
+    def split(value: bytes) -> tuple[int, int, bytes]:
+        number, _, encoded = rows.split_scheduled(value)
+        return number, -1, encoded
+
+    patch.setattr(operations, "split_scheduled", split)
 
 
 def _an_end_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
