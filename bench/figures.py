@@ -195,6 +195,13 @@ class Results:
         return [subject for subject in every if subject in present]
 
 
+def verdict(*, on_target: bool, done: bool) -> str:
+    """Return where a value stands that is at least as good as its target, or else as its bound."""
+    if on_target:
+        return ON_TARGET
+    return DONE if done else BELOW_BOUND
+
+
 class Row(NamedTuple):
     """A figure, the product's value, and the floor's; None where the floor has nothing like it."""
 
@@ -213,9 +220,7 @@ class Row(NamedTuple):
         figure, value = self.figure, self.tq
         if figure.target is None or figure.bound is None:
             return ""
-        if figure.meets(value, figure.target):
-            return ON_TARGET
-        return DONE if figure.meets(value, figure.bound) else BELOW_BOUND
+        return verdict(on_target=figure.meets(value, figure.target), done=figure.meets(value, figure.bound))
 
 
 def rows(results: Results) -> list[Row]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bench.depth.measure import Depth
-from bench.figures import BELOW_BOUND, DONE, ON_TARGET
+from bench.figures import BELOW_BOUND, verdict
 
 _MB_IN_MIB = 1_000_000 / (1 << 20)
 
@@ -23,9 +23,7 @@ class Line(NamedTuple):
     def verdict(self, found: Depth) -> str:
         """Return where a shape stands."""
         cost = self.cost(found)
-        if cost <= self.target:
-            return ON_TARGET
-        return DONE if cost <= self.bound else BELOW_BOUND
+        return verdict(on_target=cost <= self.target, done=cost <= self.bound)
 
 
 def _lost(found: Depth) -> float:
@@ -50,6 +48,6 @@ def below_bound(found: list[Depth]) -> list[str]:
     return [
         f"{line.title} of {one.shape}"
         for one in found
-        for line, verdict in zip(BUDGET, verdicts(one), strict=True)
-        if verdict == BELOW_BOUND
+        for line, stands in zip(BUDGET, verdicts(one), strict=True)
+        if stands == BELOW_BOUND
     ]

@@ -3,9 +3,7 @@
 Invariant: no process that was started here outlives the ``with`` block.
 """
 
-import random
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tq.testing.programs import Program, broker_url, tq_command
-
-# Below the range from which the system gives ports to clients: who dials a port of that range while nobody
-# listens there may get it for its own end, and keep the broker out.
-_PORTS = range(20_000, 32_000)
+from tq.testing.programs import Program, broker_url, free_port, tq_command
 
 
 class KilledBroker:
@@ -26,7 +20,7 @@ class KilledBroker:
     def __init__(self, *words: str, log: Path) -> None:
         self.url = ""
         self.log = log
-        self._command = tq_command("tq-broker", "--listen", f"127.0.0.1:{_free_port()}", *words)
+        self._command = tq_command("tq-broker", "--listen", f"127.0.0.1:{free_port()}", *words)
         self._program: Program | None = None
         self._lock = threading.Lock()
 
@@ -69,16 +63,3 @@ class KilledBroker:
     def _start(self) -> None:
         self._program = Program.start(self._command, log=self.log)
         self.url = broker_url(self._program)
-
-
-def _free_port() -> int:
-    """Return a port that nobody listens on."""
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError(f"no port of {_PORTS} is free")

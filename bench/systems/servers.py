@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from bench.environments import Executable, server as executable
 from bench.systems.loads import URL_VARIABLE
-from tq.testing.programs import Program, ProgramError, broker_url, start_broker
+from tq.testing.programs import Program, ProgramError, broker_url, free_port, start_broker
 
 _START_S_MAX = 10.0
 _POLL_S = 0.01
@@ -62,7 +62,7 @@ def floor(_durability: str, directory: Path) -> Iterator[Server]:
 @contextmanager
 def redis(durability: str, directory: Path) -> Iterator[Server]:
     """Run Redis with an append-only file, and no snapshots."""
-    program, port = redis_server(), _free_port()
+    program, port = redis_server(), free_port()
     (directory / "data").mkdir()
     words = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(directory / "data"), "--save", "")
     keeps = ("--appendonly", "yes", "--appendfsync", durability)
@@ -76,7 +76,7 @@ def redis(durability: str, directory: Path) -> Iterator[Server]:
 @contextmanager
 def beanstalkd(durability: str, directory: Path) -> Iterator[Server]:
     """Run beanstalkd with a binlog; `always` and `everysec` mean what they mean to Redis."""
-    program, port = beanstalkd_server(), _free_port()
+    program, port = beanstalkd_server(), free_port()
     (directory / "data").mkdir()
     sync_ms = {"always": "0", "everysec": "1000"}[durability]
     words = ("-l", "127.0.0.1", "-p", str(port), "-b", str(directory / "data"), "-f", sync_ms)
@@ -84,14 +84,6 @@ def beanstalkd(durability: str, directory: Path) -> Iterator[Server]:
     with Program.start(command, log=directory / "server.log", environment=program.environment()) as server:
         _wait_for(server, port)
         yield Server(server.pid, {URL_VARIABLE: f"beanstalkd://127.0.0.1:{port}"})
-
-
-def _free_port() -> int:
-    """Return a port that nobody listens on; the next moment somebody could, and then the server says so and ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_for(server: Program, port: int) -> None:

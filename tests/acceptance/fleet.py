@@ -10,9 +10,7 @@ leaves none behind, and fails if one of the programs had let go of a child.
 """
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +28,7 @@ from tests.acceptance.odd_broker import OFFSET_VARIABLE
 from tq import App
 from tq.app.declared import DeclaredTask
 from tq.core.queue import QueueView
+from tq.testing.programs import free_port
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -43,10 +42,6 @@ PATIENCE_S = 30.0
 _POLL_S = 0.01
 _LOG_TAIL_CHARACTERS = 6_000
 
-# Below the range from which the system gives ports to clients: who dials a port of that range again and
-# again while nobody listens there may get it for its own end, is connected to itself, and keeps the broker out.
-_PORTS = range(20_000, 32_000)
-
 LIVE: "list[Fleet]" = []
 """The fleets that are open: what a failing test shows the logs of."""
 
@@ -59,17 +54,6 @@ def until(condition: Callable[[], T], timeout_s: float = PATIENCE_S, what: str =
             raise AssertionError(f"not within {timeout_s:g} s: {what or condition}; the last look gave {value!r}")
         time.sleep(_POLL_S)
     return value
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    while True:
-        port = random.choice(_PORTS)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
 
 
 class Program:

@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import handlers
-from tests.acceptance.fleet import ROOT, EmbeddedFleet, Fleet, Program, free_port, until
+from tests.acceptance.fleet import ROOT, EmbeddedFleet, Fleet, Program, until
 from tests.acceptance.load import Producer, check_all_ended_as_meant
 from tests.acceptance.programs import run
 from tq import App, BrokerUnavailable
 from tq.core.errors import ConfigError, StoreLocked
 from tq.store.ownership import Ownership
+from tq.testing.programs import free_port
 
 pytestmark = pytest.mark.parametrize("fleet", ["embedded"], indirect=True)
 LEASE = {"lease_ms": 1_500, "heartbeat_ms": 300}

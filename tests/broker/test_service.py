@@ -706,18 +706,24 @@ async def test_a_worker_that_is_gone_is_forgotten_by_a_broker_that_hears_of_nobo
     assert rows == [1, 0]
 
 
-async def test_an_outcome_right_before_the_end_of_a_workers_connection_counts() -> None:
-    bench = await Bench(MemoryStore()).start()
+async def with_one_delivered(bench: Bench) -> tuple[Peer, Peer, bytes, int]:
+    """Let a client enqueue one task and a worker take it; return both, the task's id, and the token of its lease."""
     client, worker = await bench.client(), await bench.worker()
     enqueue = bench.enqueue()
     client.send(enqueue)
     await settle()
     (deliver,) = worker.received()
     client.received()
+    return client, worker, enqueue.tasks[0].id, deliver.token
 
-    worker.send(messages.Settle([Done(deliver.token, 0, b"\x2a")]))
+
+async def test_an_outcome_right_before_the_end_of_a_workers_connection_counts() -> None:
+    bench = await Bench(MemoryStore()).start()
+    client, worker, task_id, token = await with_one_delivered(bench)
+
+    worker.send(messages.Settle([Done(token, 0, b"\x2a")]))
     worker.session.connection_lost(None)
-    client.send(messages.Get([enqueue.tasks[0].id]))
+    client.send(messages.Get([task_id]))
     await settle()
 
     (answer,) = client.received()
@@ -726,17 +732,12 @@ async def test_an_outcome_right_before_the_end_of_a_workers_connection_counts() 
 
 async def test_a_started_mark_right_before_the_death_of_a_worker_makes_it_a_loss() -> None:
     bench = await Bench(MemoryStore()).start()
-    client, worker = await bench.client(), await bench.worker()
-    enqueue = bench.enqueue()
-    client.send(enqueue)
-    await settle()
-    (deliver,) = worker.received()
-    client.received()
+    client, worker, task_id, token = await with_one_delivered(bench)
 
-    worker.send(messages.Started([DeliveryRef(deliver.token, 0)]))
+    worker.send(messages.Started([DeliveryRef(token, 0)]))
     worker.session.connection_lost(None)
     bench.pass_time(11_000)
-    client.send(messages.Get([enqueue.tasks[0].id]))
+    client.send(messages.Get([task_id]))
     await settle()
 
     (answer,) = client.received()
@@ -941,21 +942,16 @@ async def test_a_worker_that_comes_back_without_its_thousands_of_tasks_is_welcom
 
 async def test_a_sweep_drops_nothing_of_what_a_worker_said_with_its_last_breath() -> None:
     bench = await Bench(MemoryStore()).start()
-    client, worker = await bench.client(), await bench.worker()
-    enqueue = bench.enqueue()
-    client.send(enqueue)
-    await settle()
-    (deliver,) = worker.received()
-    client.received()
+    client, worker, task_id, token = await with_one_delivered(bench)
 
-    worker.send(messages.Settle([Done(deliver.token, 0, b"\x2a")]))
+    worker.send(messages.Settle([Done(token, 0, b"\x2a")]))
     worker.session.data_received(HEADER.pack(1_000, 35, 0, 2) + b"x")
     bench.service._sweep_at = 0.0
     bench.service._dismiss_the_silent()
     worker.session.connection_lost(None)
     bench.service._sweep_at = 0.0
     bench.service._dismiss_the_silent()
-    client.send(messages.Get([enqueue.tasks[0].id]))
+    client.send(messages.Get([task_id]))
     await settle()
 
     (answer,) = client.received()

@@ -9,7 +9,7 @@ from tq.core.errors import BatchTooLarge, BrokerError, TaskNotFound, WrongState
 from tq.core.ids import compose
 from tq.core.lifecycle import TaskState
 from tq.core.times import Timestamp
-from tq.engine import commands as c, operations, rows as r
+from tq.engine import changes, commands as c, operations, rows as r
 from tq.engine.operations import SLICE_BYTES, SLICE_ROWS
 
 UNKNOWN = compose(Timestamp(1), 1)
@@ -542,7 +542,7 @@ def test_a_purge_of_little_asks_for_nothing() -> None:
 
 
 def test_a_purge_of_much_that_is_scheduled_says_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "EMPTIED_BYTES_MIN", 60_000)
+    monkeypatch.setattr(changes, "EMPTIED_BYTES_MIN", 60_000)
     driver = Driver(checked=False)
     early = scheduled(driver, 10, "other", after_ms=1_000)
     emptied: list[tuple[bytes, bytes]] = []
@@ -564,7 +564,7 @@ def test_a_purge_of_much_that_is_scheduled_says_where_it_was(monkeypatch: pytest
 
 
 def test_a_purge_that_walks_over_much_that_is_not_its_own_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "EMPTIED_BYTES_MIN", 60_000)
+    monkeypatch.setattr(changes, "EMPTIED_BYTES_MIN", 60_000)
     driver = Driver(checked=False)
     scheduled(driver, 1_000, "other")
     scheduled(driver, 1, "q")

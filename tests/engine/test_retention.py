@@ -4,7 +4,7 @@ import pytest
 
 from tests.engine.harness import Driver
 from tq.core.times import HOUR
-from tq.engine import commands as c, retention, rows as r
+from tq.engine import changes, commands as c, retention, rows as r
 from tq.engine.retention import IDS_PER_ROW_MAX
 
 
@@ -72,7 +72,7 @@ def forget(driver: Driver) -> list[tuple[bytes, bytes]]:
 def test_many_results_whose_time_is_over_say_where_they_were_once_none_is_soon_to_follow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(retention, "EMPTIED_BYTES_MIN", 60_000)
+    monkeypatch.setattr(changes, "EMPTIED_BYTES_MIN", 60_000)
     driver = Driver(checked=False)
     ids = complete(driver, 2_000) + complete(driver, 500, ttl=90_000)
     complete(driver, 1_000, ttl=1_000_000)

@@ -8,14 +8,13 @@ those that take a new one; the inputs are the dice by which frames are made and 
 found is kept in `.fuzz/TARGET`, and the next run goes on from there.
 """
 
-import logging
 import sys
 from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["tq"]):
-    from tests.fuzz.run import TARGETS
+    from tests.fuzz.run import TARGETS, quiet
 
 from tests.fuzz.dice import BytesDice
 
@@ -32,7 +31,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"usage: python -m tests.fuzz.guided {{{','.join(TARGETS)}}} [-runs=N] [...]")
     program, target, *words = sys.argv
-    logging.getLogger("tq").setLevel(logging.CRITICAL)
+    quiet()
     kept = _KEPT / target
     kept.mkdir(parents=True, exist_ok=True)
     attack, frames = TARGETS[target], _FRAMES[target]

@@ -101,7 +101,7 @@ def _attack_all(targets: list[str], first: int, chunks: int, processes: int) -> 
     done: Counter[str] = Counter()
     messages: Counter[str] = Counter()
     least_rss: int | None = None
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_quiet)
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=quiet)
     with pool, Progress() as progress:
         bar = progress.add_task("frames", total=chunks * _CHUNK_FRAMES)
         running: dict[Future[Outcome], tuple[str, int]] = {}
@@ -144,10 +144,11 @@ def _outcome(future: Future[Outcome]) -> tuple[str | None, Outcome | None]:
     return outcome.failure, outcome
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Leave out what tq logs of each violation."""
     logging.getLogger("tq").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":
-    _quiet()
+    quiet()
     sys.exit(main())

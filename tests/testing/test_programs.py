@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from tq.client import SyncClient, TcpDialer
 from tq.core.lifecycle import TaskState
 from tq.core.task import Task
-from tq.testing.programs import Program, ProgramError, broker_url, start_broker, start_worker
+from tq.testing import programs
+from tq.testing.programs import Program, ProgramError, broker_url, free_port, start_broker, start_worker
 
 pytestmark = pytest.mark.acceptance
 
@@ -141,3 +143,23 @@ def test_a_broker_that_cannot_listen_has_no_url(tmp_path: Path) -> None:
         pytest.raises(ProgramError, match="ended with exit code 2"),
     ):
         broker_url(broker)
+
+
+def test_a_free_port_is_one_that_a_server_can_have() -> None:
+    port = free_port()
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", port))
+        server.listen()
+        assert free_port() != port
+
+
+def test_without_a_free_port_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        taken = server.getsockname()[1]
+        monkeypatch.setattr(programs, "_PORTS", range(taken, taken + 1))
+
+        with pytest.raises(ProgramError, match="is free"):
+            free_port()

@@ -12,8 +12,10 @@ failed, or a bug, nothing is said at all, and the service stops.
 """
 
 import asyncio
+import functools
 from collections.abc import Callable
 from itertools import count
+from typing import TypeVar, cast
 
 from tq.broker.batch import Batch
 from tq.broker.clock import READ_EVERY_S, EngineClock
@@ -35,6 +37,24 @@ from tq.store.base import Store
 
 # Peers that keep descriptors and memory for nothing are looked for so often.
 SWEEP_S = 10.0
+
+_Step = TypeVar("_Step", bound=Callable[..., None])
+
+
+def _fail_stop(step: _Step) -> _Step:
+    """Let a failure of *step*, which the loop calls, stop the service.
+
+    One that ended in the loop's own handler would leave a broker that looks well and lets no time pass.
+    """
+
+    @functools.wraps(step)
+    def guarded(service: "BrokerService", *arguments: object, **named: object) -> None:
+        try:
+            step(service, *arguments, **named)
+        except Exception as error:  # noqa: BLE001 - a failed commit, or a bug: what the batch holds is not to be trusted
+            service._fail(error)  # noqa: SLF001 - this is a part of it
+
+    return cast(_Step, guarded)
 
 
 class BrokerService:
@@ -158,26 +178,22 @@ class BrokerService:
         self._turns.add(session)
         self._schedule_turn()
 
+    @_fail_stop
     def reading(self, session: Session, *, reads: bool) -> None:
         """*session*'s peer no longer reads what it is sent, or does again: a worker gets no tasks meanwhile."""
-        self._guarded(self._note_reading, session, reads)
-
-    def _note_reading(self, session: Session, reads: bool) -> None:  # noqa: FBT001 - passed on by `reading`
         if self._connections.speaks(session):
             assert session.worker is not None
             self._apply_quietly(SetReading(session.worker, reads))
         if reads:
             self._schedule_turn()
 
+    @_fail_stop
     def closed(self, session: Session) -> None:
         """Forget *session*; what its worker holds stays under its leases.
 
         What a worker said with its last breath still counts: an outcome, or that a task had
         started which then killed it.  It waits for its turn like everything else.
         """
-        self._guarded(self._forget_in_turn, session)
-
-    def _forget_in_turn(self, session: Session) -> None:
         if session.asks and self._connections.speaks(session) and not self._commit.is_closed:
             self.arrived(session)
         else:
@@ -250,14 +266,12 @@ class BrokerService:
         if self._turn_due is None and not self._commit.is_closed:
             self._turn_due = asyncio.get_running_loop().call_soon(self._turn)
 
+    @_fail_stop
     def _turn(self, *, time_passes: bool = False) -> None:
         """Serve whoever asks, and commit what that made unless a batch is in flight.
 
         Time passes after what has come is served: heartbeats count before anything is over.
         """
-        self._guarded(self._take_turn, time_passes)
-
-    def _take_turn(self, time_passes: bool) -> None:  # noqa: FBT001 - passed on by `_turn`
         if self._turn_due is not None:
             self._turn_due.cancel()
             self._turn_due = None
@@ -284,11 +298,9 @@ class BrokerService:
 
     # ------------------------------------------------------------------ time
 
+    @_fail_stop
     def _tick(self) -> None:
         """Let time pass."""
-        self._guarded(self._pass_time)
-
-    def _pass_time(self) -> None:
         if self._stopping or self._commit.is_closed:
             return
         self.pressure.check()
@@ -317,16 +329,6 @@ class BrokerService:
         for session, reason in silent:
             session.write(session.dismiss(ProtocolViolation(reason)))
             session.close()
-
-    def _guarded(self, step: Callable[..., None], *arguments: object) -> None:
-        """Do *step*: all that the loop calls comes through here.
-
-        A failure that ended in the loop's own handler would leave a broker that looks well and lets no time pass.
-        """
-        try:
-            step(*arguments)
-        except Exception as error:  # noqa: BLE001 - a failed commit, or a bug: what the batch holds is not to be trusted
-            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         """Stop for good: nothing that is not durable has been said, and nothing more will be."""

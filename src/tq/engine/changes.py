@@ -15,8 +15,9 @@ import msgspec
 from tq.core.limits import SCAN_BYTES_MAX
 from tq.core.outcome import TaskResult
 
-# The room of less than this need not be asked for: other writes free it in their time.
 EMPTIED_BYTES_MIN = 16 << 20
+"""The room of less than this need not be asked for: other writes free it in their time."""
+
 _PAGE_ROWS = 1_000
 
 
@@ -150,6 +151,29 @@ class Changes:
             keys.sort()
         first = bisect_left(keys, start)
         return keys[first : bisect_left(keys, end, first)]
+
+
+class Emptied:
+    """A range of keys among which many were deleted, until the store is asked for their room; a restart forgets it."""
+
+    __slots__ = ("_bytes", "_range")
+
+    def __init__(self) -> None:
+        self._range: tuple[bytes, bytes] | None = None
+        self._bytes = 0
+
+    def note(self, first: bytes, last: bytes, size: int) -> None:
+        """Note that rows from key *first* to key *last*, *size* bytes of values, were deleted."""
+        known_first, known_last = self._range or (first, last)
+        self._range = min(known_first, first), max(known_last, last)
+        self._bytes += size
+
+    def ask(self, changes: Changes) -> None:
+        """Let the store free what has been noted, if that is worth it."""
+        if self._range is not None and self._bytes >= EMPTIED_BYTES_MIN:
+            first, last = self._range
+            changes.emptied.append((first, last + b"\0"))
+            self._range, self._bytes = None, 0
 
 
 def _merge(stored: list[tuple[bytes, bytes]], mine: Iterable[tuple[bytes, bytes | None]]) -> list[tuple[bytes, bytes]]:

@@ -19,7 +19,7 @@ from tq.core.errors import BatchTooLarge, TaskNotFound, WrongState
 from tq.core.ids import format_id
 from tq.core.lifecycle import Step, TaskState
 from tq.core.limits import CHANGE_BYTES_MAX
-from tq.engine.changes import EMPTIED_BYTES_MIN, Changes, Reader, all_rows, within
+from tq.engine.changes import EMPTIED_BYTES_MIN, Changes, Emptied, Reader, all_rows, within
 from tq.engine.enqueue import put_ready
 from tq.engine.lookup import check_ids
 from tq.engine.meta import Meta
@@ -82,8 +82,7 @@ class Operations:
         self._emptied: list[tuple[bytes, bytes]] = []
         self._emptied_bytes = 0
         # The same of due rows: they lie among those of other queues, so these are counted for themselves.
-        self._emptied_due: tuple[bytes, bytes] | None = None
-        self._emptied_due_bytes = 0
+        self._emptied_due = Emptied()
         # Those that need no walk over the timeline once the one that is under way has ended; a restart forgets it.
         self._covered: set[bytes] = set()
         self._slices: dict[str, Callable[[OperationRow, list[_Row], int, Changes], None]] = {
@@ -225,11 +224,8 @@ class Operations:
             self._emptied.append((generation_prefix(READY, row.queue, row.generation), row.until))
         elif row.until.startswith(DEAD):
             self._emptied.append((dead_prefix(row.queue) if row.queue != _ALL_QUEUES else DEAD, row.until))
-        elif self._emptied_due is not None and self._emptied_due_bytes >= EMPTIED_BYTES_MIN:
-            first, last = self._emptied_due
-            changes.emptied.append((first, last + b"\0"))
-            self._emptied_due = None
-            self._emptied_due_bytes = 0
+        else:
+            self._emptied_due.ask(changes)
         if self._emptied_bytes >= EMPTIED_BYTES_MIN:
             changes.emptied += self._emptied
             self._emptied_bytes = 0
@@ -248,9 +244,7 @@ class Operations:
                 if generation >= self._queues.numbered(number).row.generation:
                     continue
                 purge_scheduled(key, id_in(encoded), self._waiters, now, changes)
-                first, last = self._emptied_due or (key, key)
-                self._emptied_due = min(first, key), max(last, key)
-                self._emptied_due_bytes += len(value)
+                self._emptied_due.note(key, key, len(value))
             else:
                 task_id = id_in(value)
                 running = queue.running.get(task_id)

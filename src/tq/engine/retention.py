@@ -7,7 +7,7 @@ ended again is kept for its new time.
 """
 
 from tq.core.times import HOUR, MINUTE
-from tq.engine.changes import EMPTIED_BYTES_MIN, Changes, Reader
+from tq.engine.changes import Changes, Emptied, Reader
 from tq.engine.meta import Meta, read_floor
 from tq.engine.queues import Queues
 from tq.engine.rows import (
@@ -51,9 +51,7 @@ class Retention:
         self._frames_floor = 0
         self._frames_next = 0
         self._next: int | None = None
-        # The results deleted since the store was last asked for their room: a range of ids and bytes.
-        self._emptied: tuple[bytes, bytes] | None = None
-        self._emptied_bytes = 0
+        self._emptied = Emptied()
 
     def restore(self, reader: Reader) -> None:
         """Find the floors and the earliest row."""
@@ -94,10 +92,8 @@ class Retention:
         rows = changes.scan(EXPIRY + u64(self._floor), EXPIRY + u64(now + 1), _SLICE_ROWS, _SLICE_BYTES)
         for key, value in rows:
             ids = split_ids(value)
-            for task_id in ids:
-                self._forget(task_id, now, changes)
-            first, last = self._emptied or (ids[0], ids[0])
-            self._emptied = min(first, *ids), max(last, *ids)
+            freed = sum(self._forget(task_id, now, changes) for task_id in ids)
+            self._emptied.note(TASK + min(ids), TASK + max(ids), freed)
             changes.writes[key] = None
             self._floor = due_of(key)
         self._taken += len(rows)
@@ -106,24 +102,17 @@ class Retention:
             self._meta.write(b"expiry", self._floor, changes)
         self._look_ahead(changes)
         if self._next is None or self._next > now + _CALM_MS:
-            self._note_emptied(changes)
+            self._emptied.ask(changes)
 
-    def _note_emptied(self, changes: Changes) -> None:
-        """Let the store free what has been deleted, if that is worth it."""
-        if self._emptied is not None and self._emptied_bytes >= EMPTIED_BYTES_MIN:
-            first, last = self._emptied
-            changes.emptied.append((TASK + first, TASK + last + b"\0"))
-            self._emptied = None
-            self._emptied_bytes = 0
-
-    def _forget(self, task_id: bytes, now: int, changes: Changes) -> None:
+    def _forget(self, task_id: bytes, now: int, changes: Changes) -> int:
+        """Forget a task whose time is over; returns the bytes of its result, 0 if it had none or stays."""
         place = changes.get(TASK + task_id)
         if place is None:
-            return
+            return 0
         if place.startswith(ENDED):
             if decode_ended(place).expires_at <= now:
                 changes.writes[TASK + task_id] = None
-                self._emptied_bytes += len(place)
+                return len(place)
         elif place.startswith(DEAD):
             value = changes.get(place)
             assert value is not None, "an id row points to a dead letter that exists"
@@ -133,6 +122,7 @@ class Retention:
                 self._queues.touch(queue)
                 changes.writes[place] = None
                 changes.writes[TASK + task_id] = None
+        return 0
 
     def _expire_frames(self, now: int, changes: Changes) -> None:
         # A frame is refused once it is older than the memory; the second hour is for clocks that were corrected.

@@ -13,8 +13,10 @@ prints is its address.  `Program` runs any other program the same way.
 Invariant: a program does not outlive the ``with`` block that started it, however that ends.
 """
 
+import random
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +29,9 @@ from typing import Self
 START_S_MAX = 30.0
 STOP_S_MAX = 30.0
 _POLL_S = 0.01
+# Below the range from which the system gives ports to clients: who dials a port of that range again and
+# again while nobody listens there may get it for its own end, is connected to itself, and keeps a server out.
+_PORTS = range(20_000, 32_000)
 _LOG_LINES = 20
 _LISTENING = "listening on "
 _CONNECTED = "connected to broker"
@@ -40,6 +45,21 @@ def tq_command(program: str, *words: str) -> list[str]:
     """Return the command line of *program*, as ``tq-broker``, of this Python: what its installed script does."""
     name = program.removeprefix("tq-")
     return [sys.executable, "-c", f"import sys; from tq.bin.entry import {name}; sys.exit({name}())", *words]
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, for a server that is to come back to it; the next moment somebody could.
+
+    Raises:
+        ProgramError: There is none.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise ProgramError(f"no port from {_PORTS.start} to {_PORTS.stop - 1} is free")
 
 
 class Program:

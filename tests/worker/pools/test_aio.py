@@ -9,7 +9,7 @@ from tests.worker.pools.ends import Ends, running
 from tests.worker.rig import Gate
 from tests.worker.scripted import registry, soft
 from tq.app.context import SoftTimeout
-from tq.worker.assignment import Failed, Stop
+from tq.worker.assignment import Assignment, Failed, Stop
 from tq.worker.executor import Executor
 from tq.worker.pools.aio import AsyncPool
 
@@ -51,14 +51,20 @@ async def test_a_plain_function_is_left_to_the_threads() -> None:
     assert patience == 0
 
 
-async def test_a_coroutine_is_cancelled_and_has_time_to_put_things_in_order() -> None:
-    ends, gate = Ends(), Gate()
+async def entered(gate: Gate, *, seats: int) -> tuple[Ends, AsyncPool, Assignment]:
+    """Start a pool with a handler that waits at *gate*."""
+    ends = Ends()
     executor = Executor(registry(gate=gate.__call__), "w")
-    pool = AsyncPool(executor, 1)
+    pool = AsyncPool(executor, seats)
     await pool.start(ends)
     assignment = running(executor, "gate")
     pool.run(assignment)
     await gate.until(lambda gate: gate.entered == 1)
+    return ends, pool, assignment
+
+
+async def test_a_coroutine_is_cancelled_and_has_time_to_put_things_in_order() -> None:
+    ends, pool, assignment = await entered(Gate(), seats=1)
 
     assignment.stop = Stop.TIMEOUT
     patience = pool.interrupt(assignment)
@@ -73,14 +79,9 @@ async def test_a_coroutine_is_cancelled_and_has_time_to_put_things_in_order() ->
 async def test_a_coroutine_deaf_to_its_cancellation_keeps_its_seat_until_it_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    ends, gate = Ends(), Gate()
+    gate = Gate()
     gate.heeds_cancellation = False
-    executor = Executor(registry(gate=gate.__call__), "w")
-    pool = AsyncPool(executor, 2)
-    await pool.start(ends)
-    assignment = running(executor, "gate")
-    pool.run(assignment)
-    await gate.until(lambda gate: gate.entered == 1)
+    ends, pool, assignment = await entered(gate, seats=2)
 
     assignment.stop = Stop.TIMEOUT
     pool.interrupt(assignment)
