@@ -67,10 +67,17 @@ def test_what_was_acknowledged_ends_once_whatever_is_killed(fleet: Fleet, pool: 
 
     assert len(producer.acknowledged) > 200, deeds
     check_all_ended_as_meant(fleet, producer)
+    # The last to be killed may only be starting: until then a SIGTERM ends it as it does any program.
+    until(lambda: connected(fleet) == {worker.name for worker in workers}, what=f"all serve again after {deeds}")
     for worker in workers:
         assert worker.is_alive
         assert worker.terminate() == 0
     assert broker.terminate() == 0
+
+
+def connected(fleet: Fleet) -> set[str]:
+    """Return the names of the workers that are there now."""
+    return {view.info.name for view in fleet.app.client.workers() if view.connected}
 
 
 @pytest.mark.parametrize("pool", ["async", "thread", "process"])
